@@ -1,0 +1,57 @@
+# RabbitMQ by Example. `make` prints what there is.
+
+PYTHON ?= python3
+# Tests mostly wait, so they run in more processes than there are cores.
+JOBS ?= 8
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/ready
+PYTEST := $(RUN) -m pytest -n $(JOBS) --dist loadgroup
+
+.DEFAULT_GOAL := help
+.PHONY: help demo broker doctor reset test check format lint types docs figures clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(READY): requirements.txt tests/setup.sh
+	@sh tests/setup.sh "$(PYTHON)" "$(VENV)"
+
+demo: $(READY) ## watch a work queue in both clients, half a minute
+	@$(RUN) tests/demo.py
+
+broker: $(READY) ## keep a throwaway broker on port 5672 (PORT=5673: another)
+	@$(RUN) tests/broker.py
+
+doctor: $(READY) ## say what is there and what to type next
+	@$(RUN) tests/doctor.py
+
+reset: $(READY) ## delete the queues and exchanges that the scripts declare
+	@$(RUN) tests/doctor.py reset
+
+test: $(READY) ## run every script and transcript against a throwaway broker
+	@$(PYTEST) $(ARGS)
+
+check: lint types docs test ## everything a change must pass
+
+format: $(READY) ## format and mend what can be mended by itself
+	@$(RUN) -m ruff check --fix --quiet . ; $(RUN) -m ruff format .
+
+lint: $(READY) ## format and lint, checked
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m ruff check .
+
+types: $(READY) ## types of scripts and tooling
+	@$(VENV)/bin/basedpyright
+
+docs: $(READY) ## build the pages into docs/_build/html
+	@$(RUN) -m sphinx -n -W --keep-going -q -b html docs docs/_build/html
+	@echo "Pages: docs/_build/html/index.html"
+
+figures: $(READY) ## record what the scripts do and draw the figures anew
+	@$(RUN) tests/figures.py
+
+clean: ## remove what was built and installed here
+	@rm -rf $(VENV) docs/_build .ruff_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,170 @@
+"""One throwaway broker for all tests, a virtual host for each."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import broker as brokers
+import pika
+import pytest
+from broker import Broker, BrokerError
+from chapters import CLIENTS, EXAMPLES
+from pika.adapters.blocking_connection import BlockingChannel
+from running import Script
+
+HANDLE = "RABBITMQ_BY_EXAMPLE_BROKER"
+owned: Broker | None = None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-transcripts",
+        action="store_true",
+        help="write what the shells print into the pages, instead of failing",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        names: list[str] = getattr(item, "fixturenames", [])
+        if "broker" in names or "restartable" in names:
+            item.add_marker(pytest.mark.broker)
+        if "restartable" in names:
+            # They share one more broker, so they run in one process.
+            item.add_marker(pytest.mark.xdist_group("restartable"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start the broker once it is known that a test needs it."""
+    needed = any(item.get_closest_marker("broker") for item in session.items)
+    if needed and not session.config.option.collectonly:
+        start_broker()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """With pytest-xdist, start it before there are processes to share it."""
+    workers = getattr(session.config.option, "numprocesses", None)
+    if workers and not hasattr(session.config, "workerinput"):
+        if not session.config.option.collectonly:
+            start_broker()
+
+
+def start_broker() -> None:
+    global owned
+    if owned or HANDLE in os.environ:
+        return
+    try:
+        owned = brokers.get()
+        owned.call_api("GET", "overview")
+    except BrokerError as error:
+        pytest.exit(str(error), returncode=2)
+    os.environ[HANDLE] = owned.to_json()
+
+
+def pytest_report_header() -> str:
+    if HANDLE not in os.environ:
+        return "broker: none yet"
+    it = Broker.from_json(os.environ[HANDLE])
+    return f"broker: RabbitMQ {it.version}, {it.title}"
+
+
+def pytest_unconfigure() -> None:
+    if owned:
+        owned.close()
+
+
+@pytest.fixture(scope="session")
+def broker() -> Broker:
+    """The broker that all tests share. It is never restarted."""
+    return Broker.from_json(os.environ[HANDLE])
+
+
+@pytest.fixture
+def url(broker: Broker) -> Iterator[str]:
+    """The URL of a fresh virtual host."""
+    with broker.vhost() as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="module")
+def restartable() -> Iterator[brokers.OwnedBroker]:
+    """A second broker, for tests that stop and kill it."""
+    try:
+        started = brokers.start()
+    except BrokerError as error:
+        pytest.fail(str(error))
+    with started:
+        yield started
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> str:
+    """Each client in turn."""
+    return request.param
+
+
+@pytest.fixture(params=CLIENTS)
+def other(request: pytest.FixtureRequest) -> str:
+    """Each client in turn, for the other side of the queue."""
+    return request.param
+
+
+class Starter(Protocol):
+    def __call__(
+        self, chapter: str, client: str, name: str, *arguments: str | bytes, **more: str
+    ) -> Script: ...
+
+
+@pytest.fixture
+def start(request: pytest.FixtureRequest) -> Iterator[Starter]:
+    """Start an example script; on failure the report shows what all printed."""
+    started: list[Script] = []
+
+    def start(
+        chapter: str, client: str, name: str, *arguments: str | bytes, **more: str
+    ) -> Script:
+        url = more.pop("url", None) or request.getfixturevalue("url")
+        path: Path = EXAMPLES / chapter / client / name
+        started.append(Script(path, *arguments, url=url, **more))
+        return started[-1]
+
+    yield start
+    for script in started:
+        script.close()
+        print(script)  # pytest shows it when the test failed
+
+
+@contextmanager
+def connected(url: str) -> Iterator[BlockingChannel]:
+    """A channel for what a test does itself, with publisher confirms."""
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        yield channel
+
+
+@pytest.fixture
+def channel(url: str) -> Iterator[BlockingChannel]:
+    with connected(url) as opened:
+        yield opened
+
+
+def ready(channel: BlockingChannel, queue: str) -> int:
+    """How many messages wait in the queue, not counting delivered ones."""
+    return channel.queue_declare(queue, passive=True).method.message_count
+
+
+def poll(measure: Callable[[], Any], wanted: Any, seconds: float = 30.0) -> None:
+    """Wait until `measure()` gives what is wanted; fail with what it gave."""
+    deadline = time.monotonic() + seconds
+    while (found := measure()) != wanted:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still {found!r}, not {wanted!r}, after {seconds} s")
+        time.sleep(0.05)

@@ -1,0 +1,215 @@
+"""Say what is there and what to type next (`make doctor`); clear up (`make reset`).
+
+    python tests/doctor.py           look, and change nothing
+    python tests/doctor.py reset     delete the queues and exchanges that the
+                                     example scripts declare, and no others
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pika
+import pika.exceptions
+from broker import (
+    DEFAULT_IMAGE,
+    DEFAULT_URL,
+    docker_trouble,
+    handshake,
+    installed_programs,
+)
+from chapters import Declaration, declarations
+from pika.adapters.blocking_connection import BlockingChannel
+
+PROBE = f"rabbitmq-by-example-probe-{uuid.uuid4().hex[:8]}"
+
+
+def broker_url() -> str:
+    """The broker that the scripts would use."""
+    return os.environ.get("AMQP_URL") or DEFAULT_URL
+
+
+def shown(url: str) -> str:
+    """A URL without its password."""
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", "@", 1) if password else url
+
+
+def diagnose(url: str) -> str:
+    """Why the broker at `url` cannot be used, and what to do; "" when it can."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("amqp", "amqps") and parts.hostname and (parts.port or True)
+    except ValueError:
+        usable = False
+    if not usable:
+        return (
+            "AMQP_URL is not an AMQP URL. It looks like amqp://user:password@host:5672/vhost "
+            "(in user, password and vhost, write / as %2F and @ as %40)."
+        )
+    vhost = unquote(parts.path[1:]) or "/"
+    try:
+        handshake(url)
+    except pika.exceptions.ProbableAuthenticationError:
+        return f"It refuses user {parts.username or 'guest'}, or the password. Mend AMQP_URL."
+    except pika.exceptions.ProbableAccessDeniedError:
+        return (
+            f"It has no virtual host {vhost!r} for user {parts.username or 'guest'}. Mend "
+            f"AMQP_URL, or create it: rabbitmqctl add_vhost {vhost}"
+        )
+    except pika.exceptions.IncompatibleProtocolError:
+        return "Something answers there that does not speak AMQP 0-9-1: is that the right port?"
+    except (pika.exceptions.AMQPError, OSError) as error:
+        hint = "Mend AMQP_URL." if os.environ.get("AMQP_URL") else "Start one: make broker"
+        reason = f" ({error})" if isinstance(error, OSError) else ""
+        return f"No broker answers there{reason}. {hint}"
+    return ""
+
+
+def attempt(url: str, action: Callable[[BlockingChannel], Any]) -> str:
+    """Do something on a channel of its own; return the broker's refusal, or ""."""
+    with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+        try:
+            action(connection.channel())
+        except (pika.exceptions.ChannelClosed, pika.exceptions.ConnectionClosed) as refusal:
+            if connection.is_closed:
+                connection.close = lambda *_: None  # type: ignore[method-assign]
+            return refusal.reply_text
+    return ""
+
+
+def denied_features(url: str) -> Iterator[str]:
+    """What this broker refuses of what tutorials, old and new, ask for."""
+
+    def transient_queue(channel: BlockingChannel) -> None:
+        channel.queue_declare(PROBE, auto_delete=True)
+        channel.queue_delete(PROBE)
+
+    def quorum_queue(channel: BlockingChannel) -> None:
+        channel.queue_declare(PROBE, durable=True, arguments={"x-queue-type": "quorum"})
+        channel.queue_delete(PROBE)
+
+    def global_qos(channel: BlockingChannel) -> None:
+        channel.basic_qos(prefetch_count=1, global_qos=True)
+
+    for name, action in (
+        ("non-durable queues that are not exclusive", transient_queue),
+        ("quorum queues", quorum_queue),
+        ("a prefetch count for a whole channel (global QoS)", global_qos),
+    ):
+        if attempt(url, action):
+            yield name
+
+
+def exists(url: str, thing: Declaration) -> bool:
+    if thing.kind == "queue":
+        return not attempt(url, lambda channel: channel.queue_declare(thing.name, passive=True))
+    return not attempt(url, lambda channel: channel.exchange_declare(thing.name, passive=True))
+
+
+def declare(channel: BlockingChannel, thing: Declaration) -> None:
+    given = dict(thing.arguments)
+    if thing.kind == "queue":
+        channel.queue_declare(thing.name, **given)
+    else:
+        channel.exchange_declare(thing.name, given.pop("type", "direct"), **given)
+
+
+def unique_declarations() -> list[Declaration]:
+    """One for each queue and exchange that the scripts name."""
+    return list({(each.kind, each.name): each for each in declarations()}.values())
+
+
+def leftovers(url: str) -> Iterator[str]:
+    """Queues and exchanges of the scripts' names that they cannot use."""
+    for thing in unique_declarations():
+        if exists(url, thing):
+            if refusal := attempt(url, lambda channel, thing=thing: declare(channel, thing)):
+                yield f"{thing.kind} {thing.name}: {refusal}"
+
+
+def docker_version() -> str:
+    import docker
+
+    with closing(docker.from_env()) as client:
+        return str(client.version()["Version"])
+
+
+def look() -> int:
+    """Print what is there; return 0 when the scripts can be run, or `make demo`."""
+    url = broker_url()
+    rows = [("Python", f"{platform.python_version()} ({sys.executable})")]
+    image = os.environ.get("RABBITMQ_IMAGE") or DEFAULT_IMAGE
+    trouble = docker_trouble(image, pull=False)
+    engine = trouble if trouble.startswith("no ") else f"{docker_version()}; " + (
+        trouble or f"image {image} is there"
+    )
+    rows.append(("Docker", engine))
+    programs = installed_programs()
+    rows.append(("Server", programs["rabbitmq-server"] if programs else "none installed"))
+    problem = diagnose(url)
+    ready = not problem
+    if problem:
+        rows.append(("Broker", f"{shown(url)}: {problem}"))
+    else:
+        rows.append(("Broker", f"{shown(url)}: RabbitMQ {handshake(url)}"))
+        denied = ", ".join(denied_features(url))
+        rows.append(("", f"refuses {denied}" if denied else "refuses nothing that we ask for"))
+        for leftover in leftovers(url):
+            ready = False
+            rows.append(("Left over", leftover))
+    for name, text in rows:
+        print(f"{name:<10} {text}")
+    if ready:
+        print("Next       open the page of a chapter and run its scripts, or: make test")
+    elif any(name == "Left over" for name, _ in rows):
+        print("Next       make reset  (deletes the queues named above, with what is in them)")
+    elif os.environ.get("AMQP_URL"):
+        print("Next       mend AMQP_URL, or unset it and: make broker")
+    else:
+        print("Next       make broker  (and leave it running), or: make demo")
+    return 0 if ready else 1
+
+
+def reset() -> int:
+    """Delete what the scripts declare; return 1 where the broker cannot be used."""
+    url = broker_url()
+    if problem := diagnose(url):
+        print(f"{shown(url)}: {problem}", file=sys.stderr)
+        return 1
+    count = 0
+    for thing in unique_declarations():
+        if not exists(url, thing):
+            continue
+        count += 1
+        with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+            channel = connection.channel()
+            if thing.kind == "queue":
+                waiting = channel.queue_declare(thing.name, passive=True).method.message_count
+                channel.queue_delete(thing.name)
+                print(f"Deleted queue {thing.name}, with {waiting} waiting messages.")
+            else:
+                channel.exchange_delete(thing.name)
+                print(f"Deleted exchange {thing.name}.")
+    if not count:
+        print(f"{shown(url)} has none of the scripts' queues and exchanges.")
+    return 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Look after the broker that the scripts use.")
+    parser.add_argument("what", nargs="?", choices=("look", "reset"), default="look")
+    sys.exit(reset() if parser.parse_args().what == "reset" else look())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,409 @@
+"""Play a page's console transcripts in real shells, and compare.
+
+A transcript is a `.. code-block:: console` whose prompts say which shell it
+happens in:
+
+    shell1$ python tasks_worker.py
+     [*] Waiting for messages. To exit press CTRL+C
+    shell2$ python new_task.py First message.
+     [x] Sent 'First message.'
+
+- Every shell is a bash of its own on a terminal of its own. What follows a
+  prompt, up to the next prompt, is everything that the command prints.
+- The blocks of one section of the page are one scenario: they are played from
+  top to bottom in the same shells.
+- A command shown again on a shell where it still runs is the transcript so
+  far, not a second start.
+- `^C` on a line of its own is that key, pressed when all before it is there.
+- A block inside `.. tab-item:: pika` is for that client only.
+- A command must end with status 0, or the page must show it: `echo $?`.
+
+Output that is missing, wrong or too much raises TranscriptError, which names
+the page and the line.
+"""
+
+from __future__ import annotations
+
+import re
+import selectors
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import pexpect
+import sybil
+from sybil.parsers.rest.lexers import DirectiveLexer
+
+PROMPT = re.compile(r"(?P<shell>shell\d)\$ (?P<command>.+)")
+# What bash prints as its prompt: the last status between two control characters.
+SENTINEL = re.compile("\x1e(\\d+)\x1f")
+BREAK = "^C"
+# Seconds to wait for a line that the page promises, beyond the work in it.
+PATIENCE = 30.0
+# Seconds of silence after which nothing more is expected.
+SETTLE = 0.4
+# Seconds in which a command that is about to end, ends.
+GRACE = 1.0
+
+
+class TranscriptError(AssertionError):
+    """The page and the shells differ; the text says where and how."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command in a shell, and what the page says it has printed by then."""
+
+    shell: str
+    command: str
+    line: int
+    output: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """The transcripts of one section of a page."""
+
+    page: Path
+    title: str
+    client: str
+    steps: tuple[Step, ...]
+
+    @property
+    def shells(self) -> list[str]:
+        return sorted({step.shell for step in self.steps})
+
+    @property
+    def restarts_broker(self) -> bool:
+        return any("rabbitmqctl stop" in step.command for step in self.steps)
+
+
+def headings(text: str) -> list[tuple[int, str]]:
+    """Offset and title of every section heading of a page."""
+    pattern = re.compile(r"^(?P<title>\S.*)\n(?P<rule>([=+\-~^\"'*#])\3*)$", re.MULTILINE)
+    return [
+        (found.start(), found["title"])
+        for found in pattern.finditer(text)
+        if len(found["rule"]) >= len(found["title"])
+    ]
+
+
+def tab_of(text: str, offset: int) -> str:
+    """The name of the tab that the block at `offset` is in; "" for none."""
+    start = text.rfind("\n", 0, offset) + 1
+    indent = len(text[start:]) - len(text[start:].lstrip(" "))
+    for line in reversed(text[:start].splitlines()):
+        own = len(line) - len(line.lstrip(" "))
+        if line.strip() and own < indent:
+            if found := re.match(r"\s*\.\. tab-item:: (.+)", line):
+                return found[1].strip()
+            indent = own
+    return ""
+
+
+def block_steps(page: Path, source: str, first_line: int) -> Iterator[Step]:
+    """The steps of one console block."""
+    rows = [*enumerate(source.splitlines(), first_line)]
+    while rows and not rows[-1][1].strip():
+        rows.pop()
+    current: tuple[re.Match[str], int] | None = None
+    output: list[str] = []
+    for number, row in rows:
+        if not (prompt := PROMPT.fullmatch(row)):
+            if not current:
+                raise TranscriptError(f"{page}:{number}: no shell prompt before {row!r}")
+            output.append(row.rstrip())
+            continue
+        if current:
+            yield Step(current[0]["shell"], current[0]["command"], current[1], tuple(output))
+        current, output = (prompt, number), []
+    if current:
+        yield Step(current[0]["shell"], current[0]["command"], current[1], tuple(output))
+
+
+def scenarios(page: Path, client: str) -> list[Scenario]:
+    """The scenarios of a page as the reader of that client's tabs sees them."""
+    text = page.read_text(encoding="utf-8")
+    titles = headings(text)
+    found: dict[str, list[Step]] = {}
+    for region in DirectiveLexer("code-block")(sybil.Document(text, str(page))):
+        if region.lexemes["arguments"] != "console":
+            continue
+        if tab_of(text, region.start) not in ("", client):
+            continue
+        source = region.lexemes["source"]
+        offset = text.index(source.text.splitlines()[0].strip(), region.start)
+        line = text.count("\n", 0, offset) + 1
+        title = next((name for at, name in reversed(titles) if at < region.start), "")
+        found.setdefault(title, []).extend(block_steps(page, source.text, line))
+    return [Scenario(page, title, client, tuple(steps)) for title, steps in found.items()]
+
+
+@dataclass
+class Printed:
+    """A line of output and when it came, in seconds of time.monotonic()."""
+
+    text: str
+    when: float
+
+
+@dataclass
+class Shell:
+    """A bash on a terminal of its own."""
+
+    name: str
+    directory: Path
+    environment: dict[str, str]
+    command: str = ""
+    status: int | None = None
+    lines: list[Printed] = field(default_factory=list)
+    _rest: str = ""
+
+    def __post_init__(self) -> None:
+        self.child: pexpect.spawn[str] = pexpect.spawn(
+            "/bin/bash",
+            ["--norc", "--noprofile", "--noediting", "-i"],
+            cwd=str(self.directory),
+            env={**self.environment, "PS1": "\x1e$?\x1f", "PS2": "", "TERM": "dumb"},  # type: ignore[arg-type]
+            encoding="utf-8",
+            codec_errors="replace",
+            echo=False,
+            dimensions=(50, 500),
+        )
+        self.child.delaybeforesend = None  # type: ignore[assignment]
+
+    @property
+    def running(self) -> bool:
+        return self.status is None
+
+    @property
+    def texts(self) -> list[str]:
+        rest = [self._rest] if self._rest else []
+        return [line.text for line in self.lines] + rest
+
+    def start(self, command: str) -> None:
+        """Type a command. Its output replaces that of the one before."""
+        self.command, self.status, self.lines, self._rest = command, None, [], ""
+        self.child.sendline(command)
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C."""
+        self.child.sendintr()
+
+    def pump(self) -> list[str]:
+        """Take in what the terminal holds; return the lines that are complete."""
+        try:
+            text = self.child.read_nonblocking(65536, timeout=0)
+        except pexpect.TIMEOUT:
+            return []
+        except pexpect.EOF:
+            self.status = self.status if self.status is not None else -1
+            return []
+        self._rest += text.replace("\r\n", "\n")
+        if prompt := SENTINEL.search(self._rest):
+            self.status = int(prompt[1])
+            # A last line without its end is a line all the same.
+            before = self._rest[: prompt.start()]
+            self._rest = (before if before.endswith("\n") or not before else before + "\n") + (
+                self._rest[prompt.end() :]
+            )
+        *complete, self._rest = self._rest.split("\n")
+        fresh = [line.expandtabs().rstrip() for line in complete]
+        now = time.monotonic()
+        self.lines += [Printed(line, now) for line in fresh]
+        return fresh
+
+    def close(self) -> None:
+        """Hang up, which ends what runs there."""
+        self.child.close(force=True)
+
+
+Listener = Callable[[Shell, str, bool], None]
+
+
+class Player:
+    """Plays scenarios in shells that start in `directory`.
+
+    `listener` is called with the shell, a line and whether it was typed, as
+    things happen.
+    """
+
+    def __init__(
+        self, directory: Path, environment: dict[str, str], listener: Listener | None = None
+    ) -> None:
+        self.directory = directory
+        self.environment = environment
+        self.listener = listener or (lambda *_: None)
+        self.shells: dict[str, Shell] = {}
+        self._selector = selectors.DefaultSelector()
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for shell in self.shells.values():
+            shell.close()
+        self._selector.close()
+
+    def shell(self, name: str) -> Shell:
+        """The shell of that name, at its prompt when it is new."""
+        if name not in self.shells:
+            shell = self.shells[name] = Shell(name, self.directory, self.environment)
+            self._selector.register(shell.child.fileno(), selectors.EVENT_READ, shell)
+            self.wait(lambda: not shell.running, PATIENCE)
+        return self.shells[name]
+
+    def wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Take in output until the condition holds; return whether it does."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            for key, _ in self._selector.select(min(left, 0.2)):
+                for line in key.data.pump():
+                    self.listener(key.data, line, False)
+        return True
+
+    def run(self, name: str, command: str) -> Shell:
+        """Type a command in a shell."""
+        shell = self.shell(name)
+        self.listener(shell, command, True)
+        shell.start(command)
+        return shell
+
+    def press_break(self, shell: Shell) -> None:
+        """Press Ctrl-C and wait for the prompt."""
+        self.listener(shell, BREAK, False)
+        shell.interrupt()
+        if not self.wait(lambda: not shell.running, PATIENCE):
+            raise TranscriptError(f"{shell.name}: Ctrl-C did not end {shell.command!r}")
+
+    def report(self) -> str:
+        """What every shell has printed, for a failure's message."""
+        parts = []
+        for shell in self.shells.values():
+            state = "running" if shell.running else f"status {shell.status}"
+            parts += [f"--- {shell.name}$ {shell.command}  ({state})", *shell.texts]
+        return "\n".join(parts)
+
+    def play(self, scenario: Scenario) -> None:
+        """Play one scenario; raise TranscriptError where the page is not right."""
+        Playing(self, scenario).play()
+
+
+class Playing:
+    """One scenario on its way through the shells."""
+
+    def __init__(self, player: Player, scenario: Scenario) -> None:
+        self.player = player
+        self.scenario = scenario
+        self.steps = scenario.steps
+        self.last: dict[str, Step] = {}  # by shell
+        self.broken: dict[str, int] = {}  # by shell: how many ^C were pressed
+
+    def fail(self, step: Step, message: str) -> TranscriptError:
+        page = self.scenario.page
+        return TranscriptError(
+            f"{page}:{step.line}: ({self.scenario.client}) {step.shell}$ {step.command}\n"
+            f"{message}\n{self.player.report()}"
+        )
+
+    def play(self) -> None:
+        for index, step in enumerate(self.steps):
+            shell = self.player.shell(step.shell)
+            before = self.last.get(step.shell)
+            if before and not self.goes_on(shell, before, step):
+                self.finish(shell, before, self.steps[index:])
+                before = None
+            if not before:
+                self.player.run(step.shell, step.command)
+                self.broken[step.shell] = 0
+            self.last[step.shell] = step
+            self.expect(shell, step)
+        self.player.wait(lambda: False, SETTLE)
+        for name, step in self.last.items():
+            self.finish(self.player.shell(name), step, ())
+
+    def goes_on(self, shell: Shell, before: Step, step: Step) -> bool:
+        """Whether this step is the transcript so far of a running command."""
+        if step.command != before.command:
+            return False
+        return not self.player.wait(lambda: not shell.running, GRACE)
+
+    def finish(self, shell: Shell, step: Step, coming: tuple[Step, ...]) -> None:
+        """A command is through: it printed just this, and ended well."""
+        if shell.running and coming:
+            if not self.player.wait(lambda: not shell.running, PATIENCE):
+                raise self.fail(step, f"still runs when the page types {coming[0].command!r}")
+        if stopped_by_us := shell.running:
+            self.player.press_break(shell)
+        expected = [line for line in step.output if line != BREAK]
+        if shell.texts != expected:
+            raise self.fail(step, difference(expected, shell.texts))
+        shown = any(
+            after.shell == step.shell and "$?" in after.command for after in coming[:1]
+        )
+        if shell.status and not shown:
+            how = " on Ctrl-C" if stopped_by_us else ""
+            raise self.fail(
+                step, f"ended with status {shell.status}{how}; a page shows that with: echo $?"
+            )
+
+    def expect(self, shell: Shell, step: Step) -> None:
+        """Wait until the shell has printed what the page shows."""
+        expected: list[str] = []
+        breaks = 0
+        # Fake work in the lines is a second a dot.
+        patience = PATIENCE + sum(line.count(".") for line in step.output)
+        for line in step.output:
+            if line != BREAK:
+                expected.append(line)
+                continue
+            breaks += 1
+            if breaks > self.broken[step.shell]:
+                self.await_lines(shell, step, expected, patience)
+                self.broken[step.shell] = breaks
+                self.player.press_break(shell)
+        self.await_lines(shell, step, expected, patience)
+
+    def await_lines(self, shell: Shell, step: Step, expected: list[str], patience: float) -> None:
+        def settled() -> bool:
+            texts = shell.texts[: len(expected)]
+            wrong = texts != expected[: len(texts)] and not shell._rest
+            return len(shell.lines) >= len(expected) or wrong or not shell.running
+
+        self.player.wait(settled, patience)
+        if shell.texts[: len(expected)] != expected:
+            raise self.fail(step, difference(expected, shell.texts))
+
+
+def difference(expected: list[str], actual: list[str]) -> str:
+    """Both sides, line by line, with a mark where they differ."""
+    rows = ["the page says | the shell printed:"]
+    for index in range(max(len(expected), len(actual))):
+        left = expected[index] if index < len(expected) else "(nothing more)"
+        right = actual[index] if index < len(actual) else "(nothing more)"
+        rows.append(f"{'  ' if left == right else '! '}{left}  |  {right}")
+    return "\n".join(rows)
+
+
+def write_shim(folder: Path, rabbitmqctl: tuple[str, ...], vhost: str) -> None:
+    """Put a `rabbitmqctl` into a folder that reaches our broker and vhost."""
+    program = folder / "rabbitmqctl"
+    program.write_text(
+        "#!/bin/sh\n"
+        "# The reader's rabbitmqctl, for this broker and virtual host.\n"
+        "command=$1\nshift\n"
+        f'case $command in list_*|set_*|clear_*) set -- -p {shlex.quote(vhost)} "$@";; esac\n'
+        f'exec {shlex.join(rabbitmqctl)} "$command" "$@"\n'
+    )
+    program.chmod(0o755)
