@@ -50,10 +50,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """With pytest-xdist, start it before there are processes to share it."""
-    workers = getattr(session.config.option, "numprocesses", None)
-    if workers and not hasattr(session.config, "workerinput"):
-        if not session.config.option.collectonly:
-            start_broker()
+    option = session.config.option
+    controls_workers = getattr(option, "numprocesses", None) and HANDLE not in os.environ
+    if controls_workers and not option.collectonly:
+        start_broker()
 
 
 def start_broker() -> None:

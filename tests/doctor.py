@@ -1,8 +1,8 @@
 """Say what is there and what to type next (`make doctor`); clear up (`make reset`).
 
-    python tests/doctor.py           look, and change nothing
-    python tests/doctor.py reset     delete the queues and exchanges that the
-                                     example scripts declare, and no others
+python tests/doctor.py           look, and change nothing
+python tests/doctor.py reset     delete the queues and exchanges that the
+                                 example scripts declare, and no others
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -44,14 +44,18 @@ def shown(url: str) -> str:
     return url.replace(f":{password}@", "@", 1) if password else url
 
 
+def has_port(url: str) -> bool:
+    """Whether a URL's port, if it names one, is a port."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 def diagnose(url: str) -> str:
     """Why the broker at `url` cannot be used, and what to do; "" when it can."""
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("amqp", "amqps") and parts.hostname and (parts.port or True)
-    except ValueError:
-        usable = False
-    if not usable:
+    parts = urlsplit(url)
+    if parts.scheme not in ("amqp", "amqps") or not parts.hostname or not has_port(url):
         return (
             "AMQP_URL is not an AMQP URL. It looks like amqp://user:password@host:5672/vhost "
             "(in user, password and vhost, write / as %2F and @ as %40)."
@@ -116,7 +120,7 @@ def exists(url: str, thing: Declaration) -> bool:
     return not attempt(url, lambda channel: channel.exchange_declare(thing.name, passive=True))
 
 
-def declare(channel: BlockingChannel, thing: Declaration) -> None:
+def declare(thing: Declaration, channel: BlockingChannel) -> None:
     given = dict(thing.arguments)
     if thing.kind == "queue":
         channel.queue_declare(thing.name, **given)
@@ -132,9 +136,8 @@ def unique_declarations() -> list[Declaration]:
 def leftovers(url: str) -> Iterator[str]:
     """Queues and exchanges of the scripts' names that they cannot use."""
     for thing in unique_declarations():
-        if exists(url, thing):
-            if refusal := attempt(url, lambda channel, thing=thing: declare(channel, thing)):
-                yield f"{thing.kind} {thing.name}: {refusal}"
+        if exists(url, thing) and (refusal := attempt(url, partial(declare, thing))):
+            yield f"{thing.kind} {thing.name}: {refusal}"
 
 
 def docker_version() -> str:
@@ -150,8 +153,10 @@ def look() -> int:
     rows = [("Python", f"{platform.python_version()} ({sys.executable})")]
     image = os.environ.get("RABBITMQ_IMAGE") or DEFAULT_IMAGE
     trouble = docker_trouble(image, pull=False)
-    engine = trouble if trouble.startswith("no ") else f"{docker_version()}; " + (
-        trouble or f"image {image} is there"
+    engine = (
+        trouble
+        if trouble.startswith("no ")
+        else f"{docker_version()}; " + (trouble or f"image {image} is there")
     )
     rows.append(("Docker", engine))
     programs = installed_programs()

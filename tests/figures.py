@@ -90,9 +90,7 @@ def record(broker: Broker) -> None:
     cases = [(name, client) for name in WORKERS for client in CLIENTS]
     say(f"Recording with RabbitMQ {broker.version}: half a minute …")
     with ThreadPoolExecutor(len(cases)) as pool:
-        runs = pool.map(
-            lambda case: record_dispatch(broker, case[1], WORKERS[case[0]]), cases
-        )
+        runs = pool.map(lambda case: record_dispatch(broker, case[1], WORKERS[case[0]]), cases)
         found = dict(zip(cases, runs, strict=True))
     for name in WORKERS:
         runs_of = {client: found[name, client] for client in CLIENTS}
@@ -145,7 +143,9 @@ def draw_dispatch(path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     for name, colour in (("heavy task, 4 s", HEAVY), ("light task, 1 s", LIGHT)):
         axes.barh([0], [0], color=colour, label=name)
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, labelcolor=GREY)
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, labelcolor=GREY
+    )
     made = data["about"]
     versions = ", ".join(f"{name} {number}" for name, number in made["clients"].items())
     figure.supxlabel(
@@ -158,7 +158,7 @@ def draw_dispatch(path: Path) -> None:
 
 def save(figure: Any, path: Path) -> None:
     """Write an SVG that is the same whenever it is drawn from the same record."""
-    settings = {"svg.hashsalt": path.stem, "svg.fonttype": "none", "font.size": 11}
+    settings: dict[Any, Any] = {"svg.hashsalt": path.stem, "svg.fonttype": "none", "font.size": 11}
     with matplotlib.rc_context(settings):
         figure.savefig(path, transparent=True, metadata={"Date": None})
     # "none" leaves text as text; let the browser choose its own sans-serif.

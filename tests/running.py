@@ -7,9 +7,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
-from chapters import ROOT, reader_environment
+from chapters import reader_environment
 
 PATIENCE = 30.0  # seconds
 
@@ -22,7 +23,7 @@ class Script:
     """
 
     def __init__(self, path: Path, *arguments: str | bytes, url: str, **environment: str) -> None:
-        self.name = str(path.relative_to(ROOT))
+        self.name = f"{path.parent.name}/{path.name}"
         self.stdout: list[str] = []
         self.stderr: list[str] = []
         self.times: list[float] = []
@@ -37,17 +38,17 @@ class Script:
             encoding="utf-8",
             errors="replace",
         )
+        streams = (
+            (self.process.stdout, self.stdout, self.times),
+            (self.process.stderr, self.stderr, []),
+        )
         self._readers = [
-            threading.Thread(target=self._read, args=stream, daemon=True)
-            for stream in (
-                (self.process.stdout, self.stdout, self.times),
-                (self.process.stderr, self.stderr, []),
-            )
+            threading.Thread(target=self._read, args=each, daemon=True) for each in streams
         ]
         for reader in self._readers:
             reader.start()
 
-    def _read(self, stream, lines: list[str], times: list[float]) -> None:
+    def _read(self, stream: Iterable[str], lines: list[str], times: list[float]) -> None:
         for line in stream:
             with self._changed:
                 times.append(time.monotonic())
@@ -94,3 +95,6 @@ class Script:
         if self.process.poll() is None:
             self.process.kill()
         self.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream:
+                stream.close()

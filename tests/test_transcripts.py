@@ -12,27 +12,42 @@ from chapters import CLIENTS, EXAMPLES, chapters, page, reader_environment
 from player import Player, Scenario, scenarios, write_shim
 
 ALL = [
-    pytest.param(scenario, id=f"{chapter}-{client}-{scenario.title.replace(' ', '-')}")
+    scenario
     for chapter in chapters()
     for client in CLIENTS
     for scenario in scenarios(page(chapter), client)
 ]
 
 
-def play(scenario: Scenario, broker: Broker, url: str) -> None:
+def parametrize(found: list[Scenario]) -> pytest.MarkDecorator:
+    names = [f"{s.page.stem}-{s.client}-{s.title.replace(' ', '-')}" for s in found]
+    return pytest.mark.parametrize("scenario", found, ids=names)
+
+
+def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
+    if scenario.uses_rabbitmqctl and not broker.rabbitmqctl:
+        pytest.skip("rabbitmqctl of the broker that AMQP_URL names is out of reach")
     directory = EXAMPLES / scenario.page.stem / scenario.client
     with tempfile.TemporaryDirectory() as folder:
         write_shim(Path(folder), broker.rabbitmqctl, unquote(url.rpartition("/")[2]))
         with Player(directory, reader_environment(url, Path(folder))) as player:
-            player.play(scenario)
+            if update:
+                player.update(scenario)
+            else:
+                player.play(scenario)
 
 
-@pytest.mark.parametrize("scenario", [p for p in ALL if not p.values[0].restarts_broker])
-def test_transcript(scenario: Scenario, broker: Broker, url: str) -> None:
-    play(scenario, broker, url)
+@pytest.fixture
+def update(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-transcripts"))
 
 
-@pytest.mark.parametrize("scenario", [p for p in ALL if p.values[0].restarts_broker])
-def test_transcript_with_a_restart(scenario: Scenario, restartable: Broker) -> None:
+@parametrize([scenario for scenario in ALL if not scenario.restarts_broker])
+def test_transcript(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
+    play(scenario, broker, url, update)
+
+
+@parametrize([scenario for scenario in ALL if scenario.restarts_broker])
+def test_transcript_with_a_restart(scenario: Scenario, restartable: Broker, update: bool) -> None:
     with restartable.vhost() as url:
-        play(scenario, restartable, url)
+        play(scenario, restartable, url, update)

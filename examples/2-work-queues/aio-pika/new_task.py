@@ -30,6 +30,7 @@ async def main(task: str) -> None:
                 aio_pika.Message(
                     os.fsencode(task),
                     delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                    priority=4,  # normal; aio-pika's own default is lowest
                 ),
                 routing_key="task_queue",
             )

@@ -16,7 +16,6 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from aio_pika.exceptions import AMQPError, InvalidFrameError
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
-QUORUM = {"x-queue-type": "quorum"}
 
 
 async def work(task: str, redelivered: bool) -> None:
@@ -36,7 +35,9 @@ async def on_message(
         except Exception as error:
             print(f" [!] Failed: {error}")
             await channel.declare_queue(
-                "failed_tasks", durable=True, arguments=QUORUM
+                "failed_tasks",
+                durable=True,
+                arguments={"x-queue-type": "quorum"},
             )
             await channel.default_exchange.publish(message, "failed_tasks")
 
@@ -47,7 +48,7 @@ async def main() -> None:
         # No further task for this worker until it has acked the last one.
         await channel.set_qos(prefetch_count=1)
         queue = await channel.declare_queue(
-            "task_queue", durable=True, arguments=QUORUM
+            "task_queue", durable=True, arguments={"x-queue-type": "quorum"}
         )
         stopped = asyncio.Event()
         channel.close_callbacks.add(lambda *_: stopped.set())

@@ -15,7 +15,6 @@ from pika.exceptions import AMQPError
 from pika.spec import Basic, BasicProperties
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
-QUORUM = {"x-queue-type": "quorum"}
 
 
 def work(task: str, redelivered: bool) -> None:
@@ -34,7 +33,9 @@ def on_message(
         work(body.decode(), method.redelivered)
     except Exception as error:
         print(f" [!] Failed: {error}")
-        channel.queue_declare("failed_tasks", durable=True, arguments=QUORUM)
+        channel.queue_declare(
+            "failed_tasks", durable=True, arguments={"x-queue-type": "quorum"}
+        )
         channel.basic_publish("", "failed_tasks", body, properties)
     # Not before the work is done: an acked task is gone from the queue.
     channel.basic_ack(method.delivery_tag)
@@ -46,7 +47,9 @@ def main() -> None:
         channel.confirm_delivery()  # set aside means: the broker has it
         # No further task for this worker until it has acked the last one.
         channel.basic_qos(prefetch_count=1)
-        channel.queue_declare("task_queue", durable=True, arguments=QUORUM)
+        channel.queue_declare(
+            "task_queue", durable=True, arguments={"x-queue-type": "quorum"}
+        )
         channel.basic_consume("task_queue", on_message)
         print(" [*] Waiting for messages. To exit press CTRL+C")
         channel.start_consuming()  # returns when the queue is deleted

@@ -1,0 +1,584 @@
+"""The promises of docs/2-work-queues.rst, each with a test that can break it."""
+
+from __future__ import annotations
+
+import ast
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import broker as brokers
+import pika
+import pytest
+from broker import Broker
+from chapters import CLIENTS, EXAMPLES
+from conftest import Starter, connected, poll, ready
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker, NackError
+from running import Script
+
+CHAPTER = "2-work-queues"
+QUORUM = {"x-queue-type": "quorum"}
+DRAFT, UNFAIR, FINAL = "tasks_worker_auto_ack.py", "tasks_worker_unfair.py", "tasks_worker.py"
+WORKERS = (DRAFT, UNFAIR, "tasks_worker_forgetful.py", FINAL)
+SENDERS = ("new_task_unconfirmed.py", "new_task_transient.py", "new_task.py")
+
+Start = Callable[..., Script]
+
+
+@pytest.fixture
+def run(start: Starter) -> Start:
+    return partial(start, CHAPTER)
+
+
+def send(run: Start, client: str, task: str | bytes, name: str = "new_task.py") -> None:
+    """Send a task as the reader does, and see it confirmed."""
+    sender = run(client, name, task)
+    assert (sender.wait(), sender.stderr) == (0, []), sender
+    assert sender.stdout[0].startswith(" [x] Sent "), sender
+
+
+def worker(run: Start, client: str, name: str = FINAL) -> Script:
+    """A worker that is ready for tasks."""
+    return run(client, name).wait_for(" [*] Waiting for messages. To exit press CTRL+C")
+
+
+def received(script: Script) -> list[str]:
+    """The tasks that a worker has printed as received, in its order."""
+    return [line.split("'")[1] for line in script.stdout if " [x] Received " in line]
+
+
+def done(*scripts: Script) -> int:
+    return sum(script.stdout.count(" [x] Done") for script in scripts)
+
+
+def declare(channel: BlockingChannel, name: str = "task_queue") -> None:
+    """The queue as the official tutorial declares it."""
+    channel.queue_declare(name, durable=True, arguments=QUORUM)
+
+
+def publish(channel: BlockingChannel, task: str | bytes) -> None:
+    """Send a task as the official new_task.py does; confirmed, here."""
+    channel.basic_publish(
+        exchange="",
+        routing_key="task_queue",
+        body=task.encode() if isinstance(task, str) else task,
+        properties=pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent),
+    )
+
+
+# --- The lesson: round-robin, then fair dispatch ---------------------------
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_round_robin_is_exact(
+    run: Start, client: str, other: str, channel: BlockingChannel, workers: int
+) -> None:
+    """Each message goes to the next consumer, in the order of subscription."""
+    started = [worker(run, client if i % 2 else other, DRAFT) for i in range(workers)]
+    tasks = [f"task {number}" for number in range(4 * workers)]
+    for task in tasks:
+        publish(channel, task)
+    poll(lambda: done(*started), len(tasks))
+    assert [received(script) for script in started] == [tasks[i::workers] for i in range(workers)]
+
+
+HEAVY, LIGHT = "heavy..", "light"
+MIXED = [HEAVY, LIGHT] * 4
+
+
+def dispatch(run: Start, client: str, channel: BlockingChannel, name: str) -> list[Script]:
+    """Two workers, heavy and light tasks in turn, until all are done."""
+    pair = [worker(run, client, name) for _ in range(2)]
+    for task in MIXED:
+        publish(channel, task)
+    poll(lambda: done(*pair), len(MIXED))
+    return pair
+
+
+def work_ratio(pair: list[Script]) -> float:
+    """The time they took together, over the best possible (all work shared)."""
+    starts = [time for each in pair for time in each.times[1:2]]
+    ends = [each.times[-1] for each in pair]
+    ideal = sum(task.count(".") for task in MIXED) / len(pair)
+    return (max(ends) - min(starts)) / ideal
+
+
+def test_without_prefetch_one_worker_gets_all_that_is_heavy(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    pair = dispatch(run, client, channel, UNFAIR)
+    assert [received(each) for each in pair] == [[HEAVY] * 4, [LIGHT] * 4]
+    assert work_ratio(pair) > 1.8
+
+
+def test_with_prefetch_the_heavy_tasks_are_shared(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    pair = dispatch(run, client, channel, FINAL)
+    assert [received(each).count(HEAVY) for each in pair] == [2, 2]
+    assert work_ratio(pair) < 1.3
+
+
+def test_prefetch_leaves_the_backlog_to_a_worker_that_comes_later(
+    run: Start, client: str, other: str, channel: BlockingChannel
+) -> None:
+    declare(channel)
+    for number in range(4):
+        publish(channel, f"{number}..")
+    first = worker(run, client).wait_for("Received")
+    assert ready(channel, "task_queue") == 3
+    second = worker(run, other).wait_for("Received")
+    poll(lambda: done(first, second), 4)
+    assert len(received(second)) == 2
+
+
+# --- Senders and workers, in whichever order and client -------------------
+
+
+@pytest.mark.parametrize("sender", SENDERS[::2])
+def test_a_task_waits_for_the_first_worker(
+    run: Start, client: str, other: str, sender: str
+) -> None:
+    send(run, client, "early", sender)
+    assert received(worker(run, other).wait_for("Done")) == ["early"]
+
+
+def test_official_senders_and_our_worker(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    declare(channel)
+    publish(channel, "from elsewhere.")
+    assert received(worker(run, client).wait_for("Done")) == ["from elsewhere."]
+    poll(lambda: ready(channel, "task_queue"), 0)
+
+
+def test_our_sender_and_official_workers(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    declare(channel)  # must not clash with the sender's own declaration
+    send(run, client, "to elsewhere.")
+    method, properties, body = channel.basic_get("task_queue")
+    assert method
+    assert properties
+    assert body == b"to elsewhere."
+    assert properties.delivery_mode == pika.DeliveryMode.Persistent.value
+    channel.basic_ack(method.delivery_tag)
+
+
+def test_tasks_stay_in_order_whoever_sends_them(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    """aio-pika's default priority would let the others' overtake, in 4.3."""
+    declare(channel)
+    for number in (0, 3, 6):
+        send(run, "aio-pika", str(number))
+        send(run, "pika", str(number + 1))
+        publish(channel, str(number + 2))
+    assert received(worker(run, client).wait_for("Done", count=9)) == list("012345678")
+
+
+@pytest.mark.parametrize(
+    "task",
+    ["Grüße, 世界 👋.", "", "x" * 100_000, 'it\'s "quoted"', "two\nlines"],
+    ids=["unicode", "empty", "long", "quotes", "newline"],
+)
+def test_every_text_arrives_as_it_was(run: Start, client: str, other: str, task: str) -> None:
+    send(run, client, task)
+    finished = worker(run, other).wait_for("Done")
+    assert finished.stdout[1:] == [f" [x] Received {task!r}", " [x] Done"]
+
+
+def test_a_body_of_a_megabyte(run: Start, client: str, channel: BlockingChannel) -> None:
+    declare(channel)
+    publish(channel, b"m" * 1_000_000)
+    finished = worker(run, client).wait_for("Done")
+    assert len(received(finished)[0]) == 1_000_000
+    poll(lambda: ready(channel, "task_queue"), 0)
+
+
+def test_several_words_are_one_task(run: Start, client: str) -> None:
+    sender = run(client, "new_task.py", "three", "words", "here.")
+    assert (sender.wait(), sender.stdout) == (0, [" [x] Sent 'three words here.'"])
+
+
+# --- Nothing is lost: the worker ------------------------------------------
+
+
+@pytest.mark.parametrize("name", [UNFAIR, FINAL])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_ends_in_mid_task_loses_nothing(
+    run: Start, client: str, other: str, channel: BlockingChannel, name: str, how: signal.Signals
+) -> None:
+    first = worker(run, client, name)
+    send(run, other, "long.....")
+    send(run, other, "next")
+    status = first.wait_for("Received").signal(how)
+    assert status == (0 if how == signal.SIGINT else -how)
+    assert (done(first), first.stderr) == (0, [])
+    second = worker(run, other)
+    second.wait_for("Done", count=2)
+    assert sorted(received(second)) == ["long.....", "next"]
+    assert " [x] Received 'long.....' (redelivered)" in second.stdout
+    poll(lambda: ready(channel, "task_queue"), 0)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_the_draft_loses_what_it_was_given(
+    run: Start, client: str, channel: BlockingChannel, how: signal.Signals
+) -> None:
+    """Automatic ack: gone when delivered. The page shows this loss."""
+    first = worker(run, client, DRAFT)
+    publish(channel, "long.....")
+    publish(channel, "next")
+    first.wait_for("Received").signal(how)
+    second = worker(run, client)
+    publish(channel, "after")
+    second.wait_for("Done")
+    assert received(second) == ["after"]
+    assert ready(channel, "task_queue") == 0
+
+
+def test_a_forgotten_ack_brings_everything_back(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    forgetful = worker(run, client, "tasks_worker_forgetful.py")
+    publish(channel, "one")
+    publish(channel, "two")
+    forgetful.wait_for("Done", count=2)
+    assert ready(channel, "task_queue") == 0
+    assert forgetful.interrupt() == 0
+    poll(lambda: ready(channel, "task_queue"), 2)
+
+
+def test_an_idle_worker_stops_quietly(run: Start, client: str) -> None:
+    for name in WORKERS:
+        idle = worker(run, client, name)
+        assert (idle.interrupt(), len(idle.stdout), idle.stderr) == (0, 1, []), idle
+
+
+def test_the_ack_comes_after_the_work(run: Start, client: str, channel: BlockingChannel) -> None:
+    """While the task is worked on, the broker still has it."""
+    busy = worker(run, client)
+    publish(channel, "long.....")
+    busy.wait_for("Received")
+    # A worker that had acked would be sent this one at once.
+    publish(channel, "next")
+    busy.process.kill()
+    busy.wait()
+    poll(lambda: ready(channel, "task_queue"), 2)
+
+
+# --- Nothing is lost: tasks that fail -------------------------------------
+
+
+def assert_all_acked(script: Script, channel: BlockingChannel) -> None:
+    """Stop a worker that is through: nothing comes back."""
+    time.sleep(0.3)  # its last ack is sent after its last line is printed
+    assert script.interrupt() == 0
+    assert ready(channel, "task_queue") == 0
+
+
+def set_aside(url: str) -> int:
+    """How many tasks are in failed_tasks, which the first of them creates."""
+    try:
+        with connected(url) as channel:
+            return ready(channel, "failed_tasks")
+    except ChannelClosedByBroker:
+        return 0
+
+
+def test_a_task_that_always_fails_is_set_aside_and_blocks_no_other(
+    run: Start, client: str, url: str, channel: BlockingChannel
+) -> None:
+    busy = worker(run, client)
+    publish(channel, b"caf\xe9.")
+    for number in range(3):
+        publish(channel, f"good {number}")
+    busy.wait_for("Done", count=3)
+    assert received(busy) == ["good 0", "good 1", "good 2"]
+    assert sum(line.startswith(" [!] Failed: ") for line in busy.stdout) == 1
+    assert busy.stderr == []
+    poll(lambda: set_aside(url), 1)
+    method, properties, body = channel.basic_get("failed_tasks", auto_ack=True)
+    assert method
+    assert properties
+    assert (body, properties.delivery_mode) == (b"caf\xe9.", 2)
+    assert_all_acked(busy, channel)
+
+
+FAILING_SLEEP = """
+import asyncio, time
+def fail(*_): raise RuntimeError("the disk is full")
+async def fail_async(*_): fail()
+time.sleep = fail
+asyncio.sleep = fail_async
+"""
+
+
+def test_a_handler_that_raises_loses_nothing(
+    run: Start, client: str, url: str, channel: BlockingChannel, tmp_path: Path
+) -> None:
+    """The reader's own work may raise anything; here, the sleep does."""
+    (tmp_path / "sitecustomize.py").write_text(FAILING_SLEEP)
+    failing = run(client, FINAL, PYTHONPATH=str(tmp_path)).wait_for("[*]")
+    publish(channel, "work.")
+    failing.wait_for(" [!] Failed: the disk is full")
+    poll(lambda: set_aside(url), 1)
+    assert_all_acked(failing, channel)
+
+
+def test_a_task_that_kills_its_worker_does_not_go_round_for_ever(
+    broker: Broker, url: str, channel: BlockingChannel
+) -> None:
+    """The page's figure: 20 returns since RabbitMQ 4.0, no limit before."""
+    declare(channel)
+    publish(channel, "poison")
+    deliveries = 0
+    for _ in range(25):
+        with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+            victim = connection.channel()
+            # Takes the message, or gives up after two seconds, and is cut off.
+            method, *_ = next(iter(victim.consume("task_queue", inactivity_timeout=2)))
+            deliveries += method is not None
+        if not method:
+            break
+    assert deliveries == (21 if int(broker.version.split(".")[0]) >= 4 else 25)
+
+
+# --- Nothing is lost: the sender ------------------------------------------
+
+
+@pytest.fixture
+def full_queue(broker: Broker, url: str, channel: BlockingChannel) -> str:
+    """task_queue with room for nothing more."""
+    declare(channel)
+    limit = {
+        "pattern": "task_queue",
+        "definition": {"max-length": 1, "overflow": "reject-publish"},
+        "apply-to": "queues",
+    }
+    vhost = url.rpartition("/")[2]
+    broker.call_api("PUT", f"policies/{vhost}/full", limit)
+
+    def refuses() -> bool:
+        try:
+            publish(channel, "filler")
+        except NackError:
+            return True
+        return False
+
+    poll(refuses, True)
+    return url
+
+
+def test_sent_is_only_said_of_what_the_broker_has(
+    run: Start, client: str, full_queue: str, channel: BlockingChannel
+) -> None:
+    before = ready(channel, "task_queue")
+    refused = run(client, "new_task.py", "one more")
+    assert refused.wait() == 1
+    assert refused.stdout == []
+    assert refused.stderr == [" [!] Not sent 'one more': the broker refused it"]
+    assert ready(channel, "task_queue") == before
+
+
+def test_the_draft_says_sent_of_what_is_lost(
+    run: Start, client: str, full_queue: str, channel: BlockingChannel
+) -> None:
+    before = ready(channel, "task_queue")
+    send(run, client, "one more", "new_task_unconfirmed.py")
+    assert ready(channel, "task_queue") == before
+
+
+def test_a_message_that_no_queue_takes_is_not_sent(client: str, url: str, tmp_path: Path) -> None:
+    """As if the queue were deleted between its declaration and the task."""
+    script = EXAMPLES / CHAPTER / client / "new_task.py"
+    source = script.read_text()
+    broken = source.replace('routing_key="task_queue"', 'routing_key="no_such_queue"')
+    assert broken != source
+    copy = tmp_path / "new_task.py"
+    copy.write_text(broken)
+    with closing(Script(copy, "lost", url=url)) as sender:
+        assert sender.wait() == 1
+        assert sender.stdout == []
+        assert sender.stderr == [" [!] Not sent 'lost': the broker refused it"]
+
+
+# --- Nothing is lost: the broker -------------------------------------------
+
+
+@pytest.fixture
+def private_url(restartable: brokers.OwnedBroker) -> Iterator[str]:
+    with restartable.vhost() as url:
+        yield url
+
+
+@pytest.mark.parametrize("how", ["restart", "kill"])
+def test_queue_and_tasks_survive_the_broker(
+    start: Starter, restartable: brokers.OwnedBroker, private_url: str, how: str
+) -> None:
+    """Both clients at once, because a restart takes its time."""
+    first = {
+        client: start(CHAPTER, client, FINAL, url=private_url).wait_for("[*]")
+        for client in CLIENTS
+    }
+    tasks = [f"{client} {text}" for text in ("long......", "next") for client in first]
+    for task in tasks:
+        sender = start(CHAPTER, task.split()[0], "new_task.py", task, url=private_url)
+        assert sender.wait() == 0, sender
+    transient = start(CHAPTER, "pika", "new_task_transient.py", "T", url=private_url)
+    assert transient.wait() == 0
+    for script in first.values():
+        script.wait_for("Received")
+    if how == "kill":
+        restartable.kill()
+    else:
+        restartable.stop()
+    for script in first.values():  # they end, and say why in one line
+        assert script.wait() == 1, script
+        assert len(script.stderr) == 1, script
+        assert script.stderr[0].startswith("Failed at localhost:"), script
+    restartable.start()
+    again = [start(CHAPTER, client, FINAL, url=private_url) for client in first]
+    poll(lambda: done(*again), len(tasks))
+    assert sorted(task for each in again for task in received(each)) == sorted(tasks)
+    with connected(private_url) as channel:
+        # What does not survive: the transient message in a classic queue.
+        assert ready(channel, "classic_tasks") == 1
+        _, properties, _ = channel.basic_get("classic_tasks", auto_ack=True)
+        assert properties
+        assert properties.delivery_mode == pika.DeliveryMode.Persistent.value
+        assert ready(channel, "task_queue") == 0
+
+
+# --- Mistakes that the reader can mend -------------------------------------
+
+
+def assert_one_line(script: Script, *words: str, status: int = 1) -> None:
+    assert script.wait() == status, script
+    assert len(script.stderr) == 1, script
+    for word in words:
+        assert word in script.stderr[0], script
+    assert "guest:" not in script.stderr[0], script
+
+
+ALL = [(name, "a task") for name in SENDERS] + [(name, None) for name in WORKERS]
+
+
+def run_one(run: Start, client: str, name: str, task: str | None, url: str) -> Script:
+    return run(client, name, *([task] if task else []), url=url)
+
+
+@pytest.mark.parametrize(("name", "task"), ALL)
+def test_no_broker(run: Start, client: str, name: str, task: str | None) -> None:
+    (port,) = brokers.free_ports(1)
+    script = run_one(run, client, name, task, f"amqp://guest:secret@localhost:{port}/")
+    assert_one_line(script, f"localhost:{port}/", "make broker")
+    assert "secret" not in script.stderr[0]
+    assert script.stdout == []
+
+
+@pytest.mark.parametrize(("name", "task"), ALL)
+def test_wrong_password_and_wrong_vhost(
+    run: Start, client: str, broker: Broker, name: str, task: str | None
+) -> None:
+    where = broker.url.rpartition("@")[2]
+    wrong = run_one(run, client, name, task, f"amqp://guest:secret@{where}")
+    assert_one_line(wrong, where, "ACCESS_REFUSED", "make doctor")
+    nowhere = run_one(run, client, name, task, f"{broker.url}no-such-vhost")
+    assert_one_line(nowhere, f"{where}no-such-vhost", "make doctor")
+    text = nowhere.stderr[0]
+    assert "vhost no-such-vhost not found" in text or "refuses this virtual host" in text
+
+
+@pytest.mark.parametrize("url", ["localhost", "localhost:5672", "amqp://localhost:port/"])
+def test_a_url_that_is_none(run: Start, client: str, url: str) -> None:
+    for name, task in ALL[2:4]:
+        assert_one_line(run_one(run, client, name, task, url), url.split("/")[-1], "make doctor")
+
+
+@pytest.mark.parametrize(("name", "task"), ALL)
+def test_a_queue_of_that_name_with_other_arguments(
+    run: Start, client: str, channel: BlockingChannel, url: str, name: str, task: str | None
+) -> None:
+    channel.queue_declare("task_queue", durable=True, arguments={"x-queue-type": "classic"})
+    declare(channel, "classic_tasks")
+    script = run_one(run, client, name, task, url)
+    assert_one_line(script, "PRECONDITION_FAILED", "x-queue-type", "make doctor")
+    assert script.stdout == []
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_queue_deleted_under_a_worker(
+    run: Start, client: str, channel: BlockingChannel, busy: bool
+) -> None:
+    victim = worker(run, client)
+    if busy:
+        publish(channel, "task.")
+        victim.wait_for("Received")
+    channel.queue_delete("task_queue")
+    assert_one_line(victim, "the broker ended the consumer", "make doctor")
+
+
+def test_the_connection_closed_under_a_worker(
+    run: Start, client: str, broker: Broker, url: str
+) -> None:
+    victim = worker(run, client)
+    vhost = url.rpartition("/")[2]
+
+    def connections() -> list[str]:
+        return [each["name"] for each in broker.call_api("GET", f"vhosts/{vhost}/connections")]
+
+    poll(lambda: len(connections()), 1)
+    broker.call_api("DELETE", f"connections/{connections()[0]}")
+    assert_one_line(victim, "make broker")
+
+
+@pytest.mark.parametrize("name", SENDERS)
+def test_missing_arguments(run: Start, client: str, name: str) -> None:
+    sender = run(client, name, url="amqp://unused/")
+    assert (sender.wait(), sender.stdout) == (2, [])
+    assert sender.stderr == [f"Usage: python {name} TASK..."]
+
+
+# --- Both clients, one lesson ----------------------------------------------
+
+
+def test_both_clients_print_the_same(run: Start, url: str, channel: BlockingChannel) -> None:
+    printed = {}
+    for client in CLIENTS:
+        lines = []
+        for name in SENDERS:
+            sender = run(client, name, "same", "task.")
+            assert sender.wait() == 0
+            lines.append(sender.stdout)
+        busy = worker(run, client).wait_for("Done", count=2)
+        publish(channel, b"\xff")
+        poll(partial(set_aside, url), 1)
+        busy.interrupt()
+        printed[client] = [*lines, busy.stdout]
+        # Deleted, because an ack may not have made it before the Ctrl-C.
+        channel.queue_delete("task_queue")
+        channel.queue_delete("failed_tasks")
+    assert printed["pika"] == printed["aio-pika"]
+
+
+def test_a_script_needs_only_its_client() -> None:
+    """It can be copied out of here: standard library plus one client."""
+    for script in (EXAMPLES / CHAPTER).glob("*/*.py"):
+        own = {"pika": "pika", "aio-pika": "aio_pika"}[script.parent.name]
+        for node in ast.walk(ast.parse(script.read_text())):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            else:
+                continue
+            for module in modules:
+                top = module.partition(".")[0]
+                assert top == own or top in sys.stdlib_module_names, f"{script}: {module}"

@@ -1,0 +1,196 @@
+"""The throwaway broker: it comes when called and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import broker as brokers
+import pytest
+import reaper
+from broker import Broker, BrokerError
+from conftest import poll
+
+PROGRAM = [sys.executable, brokers.__file__]
+
+
+def keep_broker(port: int, **more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PORT": str(port), **more}
+    environment.pop("AMQP_URL", None)
+    return subprocess.Popen(
+        PROGRAM, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def banner(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a broker prints when it is up, and its tag."""
+    assert process.stdout
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("Ctrl-C"):
+            break
+    text = "".join(lines)
+    return text, f"{brokers.PREFIX}-{text.partition(f'{brokers.PREFIX}-')[2][:8]}"
+
+
+@pytest.fixture
+def kept(broker: Broker) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """`make broker` on a port of its own; what it printed; its tag."""
+    (port,) = brokers.free_ports(1)
+    process = keep_broker(port)
+    text, tag = banner(process)
+    assert f"port {port}." in text
+    yield process, text, tag
+    process.kill()
+    process.communicate()
+
+
+def remains(tag: str) -> list[str]:
+    """Processes, containers and folders of a broker."""
+    found = [repr(process) for process in reaper.processes(tag)]
+    found += [str(path) for path in Path(tempfile.gettempdir()).glob(f"{tag}*")]
+    if not brokers.docker_trouble(brokers.DEFAULT_IMAGE, pull=False).startswith("no "):
+        import docker
+
+        with closing(docker.from_env()) as client:
+            containers = client.containers.list(all=True, filters={"name": tag})
+            found += [str(container.name) for container in containers]
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_is_left_behind(
+    kept: tuple[subprocess.Popen[str], str, str], how: signal.Signals
+) -> None:
+    process, text, tag = kept
+    assert remains(tag)
+    url = text.partition("export AMQP_URL=")[2].split()[0]
+    assert brokers.handshake(url)
+    process.send_signal(how)
+    status = process.wait(30)
+    assert status == (-signal.SIGKILL if how == signal.SIGKILL else 0)
+    poll(lambda: remains(tag), [])
+
+
+def test_it_ends_when_its_parent_is_killed(broker: Broker) -> None:
+    """`make` may be killed, or the terminal closed."""
+    (port,) = brokers.free_ports(1)
+    script = f"import subprocess; subprocess.run({PROGRAM!r})"
+    environment = {**os.environ, "PORT": str(port)}
+    environment.pop("AMQP_URL", None)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    _, tag = banner(parent)
+    assert remains(tag)
+    parent.kill()
+    parent.communicate()
+    poll(lambda: remains(tag), [])
+
+
+def test_a_port_that_is_held_is_named_with_its_holder(broker: Broker) -> None:
+    port = int(broker.url.rpartition(":")[2].rstrip("/"))
+    process = keep_broker(port)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, "")
+    assert err.startswith(f"Port {port} is held by ")
+    assert f"RabbitMQ {broker.version}" in err
+    assert err.rstrip().endswith(f"make broker PORT={port + 1}")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("port", ["http", "0", "65536", "-1"])
+def test_a_port_that_is_none(port: str) -> None:
+    done = subprocess.run(
+        PROGRAM, env={**os.environ, "PORT": port}, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"PORT={port} is not a port number: make broker PORT=5673\n"
+
+
+def test_it_stops_starts_and_dies_on_demand(restartable: brokers.OwnedBroker) -> None:
+    version = restartable.version
+    assert restartable.api.startswith("http://127.0.0.1:")
+    for end in (restartable.stop, restartable.kill):
+        end()
+        with pytest.raises((brokers.pika.exceptions.AMQPError, OSError)):
+            brokers.handshake(restartable.url)
+        restartable.start()
+        assert brokers.handshake(restartable.url) == version
+        restartable.call_api("GET", "overview")
+
+
+# --- Which one, and what it says -------------------------------------------
+
+
+@pytest.fixture
+def nothing_there(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A machine with no Docker and no server, and a user who may not install."""
+    for name in ("AMQP_URL", "BROKER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(brokers, "docker_trouble", lambda *_: "no Docker engine answers")
+    monkeypatch.setattr(brokers, "installed_programs", lambda: None)
+    monkeypatch.setattr(brokers, "can_install", lambda: False)
+    return monkeypatch
+
+
+def test_without_any_there_are_three_remedies(nothing_there: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BrokerError) as error:
+        brokers.get()
+    for remedy in ("no Docker engine answers", "apt-get install rabbitmq-server", "AMQP_URL="):
+        assert remedy in str(error.value)
+
+
+def test_docker_without_the_image_is_said_and_the_next_is_used(
+    nothing_there: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Node:
+        def __init__(self, port: int | None) -> None:
+            self.port = port
+
+        def start(self) -> None: ...
+
+    trouble = "Docker cannot get the image rabbitmq:none (no such host)"
+    nothing_there.setattr(brokers, "docker_trouble", lambda *_: trouble)
+    nothing_there.setattr(brokers, "installed_programs", lambda: {"rabbitmq-server": "there"})
+    nothing_there.setattr(brokers, "PrivateNode", Node)
+    assert isinstance(brokers.get(), Node)
+    assert f"Using the installed rabbitmq-server, because {trouble}." in capsys.readouterr().err
+    nothing_there.setenv("BROKER", "docker")
+    with pytest.raises(BrokerError, match="BROKER=docker was asked for, but Docker cannot get"):
+        brokers.get()
+
+
+def test_an_image_that_cannot_be_had_is_trouble_not_a_traceback() -> None:
+    trouble = brokers.docker_trouble("rabbitmq-by-example/there-is-no-such-image:1")
+    assert trouble == "no Docker engine answers" or trouble.startswith("Docker cannot get")
+
+
+def test_amqp_url_comes_first(nothing_there: pytest.MonkeyPatch, broker: Broker) -> None:
+    nothing_there.setenv("AMQP_URL", broker.url)
+    with brokers.get() as found:
+        assert (found.url, found.version) == (broker.url, broker.version)
+        assert not found.can_restart
+    assert brokers.handshake(broker.url)  # closing the handle has not touched it
+
+
+def test_an_amqp_url_that_does_not_answer(nothing_there: pytest.MonkeyPatch) -> None:
+    (port,) = brokers.free_ports(1)
+    nothing_there.setenv("AMQP_URL", f"amqp://me:secret@localhost:{port}/")
+    with pytest.raises(BrokerError) as error:
+        brokers.get()
+    assert f"AMQP_URL is amqp://me@localhost:{port}/" in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def test_a_kind_that_is_none(nothing_there: pytest.MonkeyPatch) -> None:
+    nothing_there.setenv("BROKER", "kafka")
+    with pytest.raises(BrokerError, match="BROKER=kafka means nothing here"):
+        brokers.get()

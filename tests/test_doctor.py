@@ -1,0 +1,90 @@
+"""`make doctor` names the trouble; `make reset` deletes what is ours alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import broker as brokers
+import doctor
+import pytest
+from broker import Broker
+from conftest import connected
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ConnectionClosed
+
+
+def run(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "AMQP_URL": url}
+    return subprocess.run(
+        [sys.executable, doctor.__file__, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def refuses_nothing(url: str) -> bool:
+    """Whether the broker still takes the queues that tutorials used to declare."""
+    try:
+        with connected(url) as channel:
+            channel.queue_declare("old_style")
+            channel.queue_delete("old_style")
+    except ConnectionClosed:  # 541, since RabbitMQ 4.3.0 unless it is told otherwise
+        return False
+    return True
+
+
+def test_a_broker_in_good_order(url: str, broker: Broker) -> None:
+    done = run(url)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert f"RabbitMQ {broker.version}" in done.stdout
+    assert "guest:guest" not in done.stdout
+    assert "Left over" not in done.stdout
+    assert ("refuses nothing" in done.stdout) == refuses_nothing(url)
+
+
+def test_looking_changes_nothing(url: str, broker: Broker) -> None:
+    run(url)
+    assert broker.call_api("GET", f"queues/{url.rpartition('/')[2]}") == []
+
+
+def test_a_queue_left_over_is_named_and_reset_deletes_it(
+    url: str, channel: BlockingChannel, broker: Broker
+) -> None:
+    channel.queue_declare("task_queue", durable=True, arguments={"x-queue-type": "classic"})
+    channel.basic_publish("", "task_queue", b"old")
+    channel.queue_declare("somebody_elses", durable=True)
+    done = run(url)
+    assert done.returncode == 1
+    assert "queue task_queue: PRECONDITION_FAILED" in done.stdout
+    assert "make reset" in done.stdout
+    done = run(url, "reset")
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert done.stdout == "Deleted queue task_queue, with 1 waiting messages.\n"
+    left = broker.call_api("GET", f"queues/{url.rpartition('/')[2]}")
+    assert [queue["name"] for queue in left] == ["somebody_elses"]
+    assert run(url).returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("reset",)])
+def test_each_trouble_has_its_words(broker: Broker, arguments: tuple[str, ...]) -> None:
+    where = broker.url.rpartition("@")[2]
+    (port,) = brokers.free_ports(1)
+    api_port = broker.api.rpartition(":")[2]
+    for url, words in {
+        f"amqp://guest:secret@{where}": "refuses user guest, or the password",
+        f"amqp://guest:guest@{where}nowhere": "no virtual host 'nowhere'",
+        f"amqp://guest:guest@localhost:{port}/": "No broker answers",
+        f"amqp://guest:guest@localhost:{api_port}/": "does not speak AMQP",
+        "localhost:5672": "not an AMQP URL",
+        "amqp://localhost:port/": "not an AMQP URL",
+        "amqp://guest:guest@nowhere.invalid/": "No broker answers",
+    }.items():
+        done = run(url, *arguments)
+        assert done.returncode == 1
+        assert words in (done.stderr if arguments else done.stdout), url
+        assert "Traceback" not in done.stderr
+        assert "secret" not in done.stdout + done.stderr

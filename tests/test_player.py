@@ -1,0 +1,160 @@
+"""The transcript player finds what is missing, wrong and too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from chapters import reader_environment
+from player import Player, TranscriptError, scenarios
+
+Play = Callable[..., None]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Play:
+    """Play a page that consists of this transcript."""
+
+    def play(*lines: str, update: bool = False) -> None:
+        page = tmp_path / "page.rst"
+        rows = ["Title", "=====", "", ".. code-block:: console", ""]
+        page.write_text("\n".join([*rows, *(f"   {line}" for line in lines), ""]))
+        (scenario,) = scenarios(page, "pika")
+        with Player(tmp_path, reader_environment("amqp://unused/")) as player:
+            (player.update if update else player.play)(scenario)
+
+    return play
+
+
+def test_what_is_right_passes(play: Play) -> None:
+    play(
+        "shell1$ cd /tmp",
+        "shell1$ echo one; echo two",
+        "one",
+        "two",
+        "shell2$ printf 'no newline'",
+        "no newline",
+        "shell1$ pwd",
+        "/tmp",
+    )
+
+
+@pytest.mark.parametrize(
+    ("shown", "line", "mark"),
+    [
+        (["one", "two", "three"], 6, "! three  |  (nothing more)"),
+        (["one"], 6, "! (nothing more)  |  two"),
+        (["one", "zwei"], 6, "! zwei  |  two"),
+        ([], 6, "! (nothing more)  |  one"),
+    ],
+    ids=["missing", "extra", "wrong", "none shown"],
+)
+def test_what_differs_fails_with_page_and_line(
+    play: Play, shown: list[str], line: int, mark: str
+) -> None:
+    with pytest.raises(TranscriptError) as error:
+        play("shell1$ echo one; echo two", *shown)
+    assert f"page.rst:{line}: (pika) shell1$ echo one" in str(error.value)
+    assert mark in str(error.value)
+
+
+def test_extra_output_of_a_command_that_still_runs_fails(play: Play) -> None:
+    with pytest.raises(TranscriptError, match=r"\(nothing more\)  \|  two"):
+        play("shell1$ echo one; echo two; sleep 60", "one")
+
+
+def test_extra_output_on_ctrl_c_fails(play: Play) -> None:
+    with pytest.raises(TranscriptError, match="bye"):
+        play("""shell1$ sh -c 'trap "echo bye; exit 0" INT; echo hi; sleep 60'""", "hi")
+
+
+def test_the_same_command_on_a_running_shell_is_the_transcript_so_far(play: Play) -> None:
+    command = "echo one; read line < fifo; echo $line; sleep 60"
+    play(
+        "shell2$ mkfifo fifo",
+        f"shell1$ {command}",
+        "one",
+        "shell2$ echo two > fifo",
+        f"shell1$ {command}",
+        "one",
+        "two",
+    )
+
+
+def test_the_same_command_at_a_prompt_is_run_again(play: Play) -> None:
+    play("shell1$ echo x >> log; wc -l < log", "1", "shell1$ echo x >> log; wc -l < log", "2")
+
+
+def test_ctrl_c_is_pressed_when_all_before_it_is_there(play: Play) -> None:
+    play(
+        "shell1$ sleep 0.3; echo now; sleep 60",
+        "now",
+        "^C",
+        "shell1$ echo $?",
+        "130",
+    )
+
+
+def test_a_failure_must_be_shown(play: Play) -> None:
+    play("shell1$ false", "shell1$ echo $?", "1")
+    with pytest.raises(TranscriptError, match="ended with status 1"):
+        play("shell1$ false", "shell1$ echo done", "done")
+    with pytest.raises(TranscriptError, match="ended with status 3"):
+        play("shell1$ (exit 3)")
+
+
+def test_output_without_a_prompt_is_refused(play: Play) -> None:
+    with pytest.raises(TranscriptError, match=r"page.rst:6: no shell prompt before 'lost'"):
+        play("lost", "shell1$ echo")
+
+
+def test_update_writes_what_was_printed(play: Play, tmp_path: Path) -> None:
+    play("shell1$ echo one; echo two", "zwei", "shell2$ echo three", update=True)
+    assert (tmp_path / "page.rst").read_text().splitlines()[5:] == [
+        "   shell1$ echo one; echo two",
+        "   one",
+        "   two",
+        "   shell2$ echo three",
+        "   three",
+    ]
+
+
+def test_tabs_and_sections_decide_who_plays_what(tmp_path: Path) -> None:
+    page = tmp_path / "page.rst"
+    page.write_text(
+        """\
+First
+=====
+
+.. tab-set::
+
+   .. tab-item:: pika
+
+      .. code-block:: console
+
+         shell1$ echo pika
+
+   .. tab-item:: aio-pika
+
+      .. code-block:: console
+
+         shell1$ echo aio-pika
+
+.. code-block:: shell
+
+   not a transcript
+
+Second
+------
+
+.. code-block:: console
+
+   shell1$ echo both
+"""
+    )
+    for client in ("pika", "aio-pika"):
+        first, second = scenarios(page, client)
+        assert [step.command for step in first.steps] == [f"echo {client}"]
+        assert [(step.command, step.line) for step in second.steps] == [("echo both", 27)]
+        assert (first.title, second.title) == ("First", "Second")
