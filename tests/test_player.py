@@ -88,7 +88,8 @@ def test_the_same_command_at_a_prompt_is_run_again(play: Play) -> None:
 
 def test_ctrl_c_is_pressed_when_all_before_it_is_there(play: Play) -> None:
     play(
-        "shell1$ sleep 0.3; echo now; sleep 60",
+        # One process for the terminal: bash itself minds no Ctrl-C between two.
+        "shell1$ sh -c 'sleep 0.3; echo now; sleep 60'",
         "now",
         "^C",
         "shell1$ echo $?",
