@@ -383,6 +383,10 @@ class PrivateNode(OwnedBroker):
         if self._process:
             self._process.wait(timeout=60)
 
+    def close(self) -> None:
+        super().close()
+        self.wait_stopped()
+
 
 class DockerBroker(OwnedBroker):
     """A container, through testcontainers."""

@@ -32,9 +32,10 @@ async def main() -> None:
         queue = await channel.declare_queue(
             "task_queue", durable=True, arguments={"x-queue-type": "quorum"}
         )
-        print(" [*] Waiting for messages. To exit press CTRL+C")
-        async for message in queue.iterator():
-            await on_message(message)
+        async with queue.iterator() as messages:
+            print(" [*] Waiting for messages. To exit press CTRL+C")
+            async for message in messages:
+                await on_message(message)
         raise ConnectionError("the broker ended the consumer")
 
 
