@@ -368,6 +368,36 @@ def test_a_handler_that_raises_loses_nothing(
     assert_all_acked(failing, channel)
 
 
+def fill(broker: Broker, url: str, channel: BlockingChannel, name: str) -> None:
+    """Make a queue that has room for nothing more."""
+    declare(channel, name)
+    limit = {
+        "pattern": f"^{name}$",
+        "definition": {"max-length": 1, "overflow": "reject-publish"},
+        "apply-to": "queues",
+    }
+    broker.call_api("PUT", f"policies/{url.rpartition('/')[2]}/full", limit)
+
+    def refuses() -> bool:
+        try:
+            channel.basic_publish("", name, b"filler")
+        except NackError:
+            return True
+        return False
+
+    poll(refuses, True)
+
+
+def test_a_task_that_cannot_even_be_set_aside_is_not_lost(
+    run: Start, client: str, broker: Broker, url: str, channel: BlockingChannel
+) -> None:
+    fill(broker, url, channel, "failed_tasks")
+    busy = worker(run, client)
+    publish(channel, b"caf\xe9.")
+    assert_one_line(busy, "Failed at", "make doctor")
+    poll(lambda: ready(channel, "task_queue"), 1)
+
+
 def test_a_task_that_kills_its_worker_does_not_go_round_for_ever(
     broker: Broker, url: str, channel: BlockingChannel
 ) -> None:
@@ -392,23 +422,7 @@ def test_a_task_that_kills_its_worker_does_not_go_round_for_ever(
 @pytest.fixture
 def full_queue(broker: Broker, url: str, channel: BlockingChannel) -> str:
     """task_queue with room for nothing more."""
-    declare(channel)
-    limit = {
-        "pattern": "task_queue",
-        "definition": {"max-length": 1, "overflow": "reject-publish"},
-        "apply-to": "queues",
-    }
-    vhost = url.rpartition("/")[2]
-    broker.call_api("PUT", f"policies/{vhost}/full", limit)
-
-    def refuses() -> bool:
-        try:
-            publish(channel, "filler")
-        except NackError:
-            return True
-        return False
-
-    poll(refuses, True)
+    fill(broker, url, channel, "task_queue")
     return url
 
 

@@ -35,7 +35,7 @@ if __name__ == "__main__":
     logging.getLogger("aiormq.connection").disabled = True  # exit says it
     try:
         asyncio.run(main(" ".join(sys.argv[1:])))
-    except (AMQPError, OSError, ValueError, LookupError) as why:
+    except (AMQPError, OSError, RuntimeError, ValueError) as why:
         where = AMQP_URL.rpartition("@")[2]  # without the password
         if isinstance(why, InvalidFrameError):  # aiormq loses the reason
             why = "the broker refuses this virtual host"

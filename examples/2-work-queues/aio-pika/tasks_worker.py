@@ -25,21 +25,26 @@ async def work(task: str, redelivered: bool) -> None:
 
 
 async def on_message(
-    channel: AbstractChannel, message: AbstractIncomingMessage
+    channel: AbstractChannel,
+    trouble: asyncio.Queue[Exception],
+    message: AbstractIncomingMessage,
 ) -> None:
-    # Acks at the end of the block, when the work is done. Without requeue,
-    # what breaks the block off, Ctrl-C for one, would drop the task.
-    async with message.process(requeue=True):
-        try:
-            await work(message.body.decode(), bool(message.redelivered))
-        except Exception as error:
-            print(f" [!] Failed: {error}")
-            await channel.declare_queue(
-                "failed_tasks",
-                durable=True,
-                arguments={"x-queue-type": "quorum"},
-            )
-            await channel.default_exchange.publish(message, "failed_tasks")
+    try:
+        # Acks at the end of the block, when the work is done. If the block
+        # raises, requeue: the default is to drop the task.
+        async with message.process(requeue=True):
+            try:
+                await work(message.body.decode(), bool(message.redelivered))
+            except Exception as error:
+                print(f" [!] Failed: {error}")
+                await channel.declare_queue(
+                    "failed_tasks",
+                    durable=True,
+                    arguments={"x-queue-type": "quorum"},
+                )
+                await channel.default_exchange.publish(message, "failed_tasks")
+    except Exception as error:  # not even set aside: end the worker
+        trouble.put_nowait(error)
 
 
 async def main() -> None:
@@ -50,14 +55,16 @@ async def main() -> None:
         queue = await channel.declare_queue(
             "task_queue", durable=True, arguments={"x-queue-type": "quorum"}
         )
-        stopped = asyncio.Event()
-        channel.close_callbacks.add(lambda *_: stopped.set())
+        trouble: asyncio.Queue[Exception] = asyncio.Queue()
+        ended = ConnectionError("the broker ended the consumer")
+        channel.close_callbacks.add(lambda *_: trouble.put_nowait(ended))
         amqp = await channel.get_underlay_channel()  # told of a deleted queue
-        amqp.on_consumer_cancel_callbacks.add(lambda _: stopped.set())
-        await queue.consume(partial(on_message, channel))
+        amqp.on_consumer_cancel_callbacks.add(
+            lambda _: trouble.put_nowait(ended)
+        )
+        await queue.consume(partial(on_message, channel, trouble))
         print(" [*] Waiting for messages. To exit press CTRL+C")
-        await stopped.wait()
-        raise ConnectionError("the broker ended the consumer")
+        raise await trouble.get()
 
 
 if __name__ == "__main__":
@@ -67,7 +74,7 @@ if __name__ == "__main__":
         asyncio.run(main())
     except KeyboardInterrupt:
         pass
-    except (AMQPError, OSError, ValueError, LookupError) as why:
+    except (AMQPError, OSError, RuntimeError, ValueError) as why:
         where = AMQP_URL.rpartition("@")[2]  # without the password
         if isinstance(why, InvalidFrameError):  # aiormq loses the reason
             why = "the broker refuses this virtual host"

@@ -46,7 +46,7 @@ if __name__ == "__main__":
         asyncio.run(main())
     except KeyboardInterrupt:
         pass
-    except (AMQPError, OSError, ValueError, LookupError) as why:
+    except (AMQPError, OSError, RuntimeError, ValueError) as why:
         where = AMQP_URL.rpartition("@")[2]  # without the password
         if isinstance(why, InvalidFrameError):  # aiormq loses the reason
             why = "the broker refuses this virtual host"
