@@ -10,7 +10,7 @@ READY := $(VENV)/ready
 PYTEST := $(RUN) -m pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo broker doctor reset test check format lint types docs figures clean
+.PHONY: help demo broker doctor reset test sabotage check format lint types docs figures clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ broker: $(READY) ## keep a throwaway broker on port 5672 (PORT=5673: another)
 	@$(RUN) tests/broker.py
 
 doctor: $(READY) ## say what is there and what to type next
-	@$(RUN) tests/doctor.py
+	@$(RUN) tests/doctor.py || true
 
 reset: $(READY) ## delete the queues and exchanges that the scripts declare
 	@$(RUN) tests/doctor.py reset
@@ -33,9 +33,12 @@ reset: $(READY) ## delete the queues and exchanges that the scripts declare
 test: $(READY) ## run every script and transcript against a throwaway broker
 	@$(PYTEST) $(ARGS)
 
+sabotage: $(READY) ## break the scripts and see the tests fail (WHAT="no confirms"; all: 20 min)
+	@$(RUN) tests/sabotage.py $(if $(WHAT),"$(WHAT)")
+
 check: lint types docs test ## everything a change must pass
 
-format: $(READY) ## format and mend what can be mended by itself
+format: $(READY) ## format and fix what can be fixed by itself
 	@$(RUN) -m ruff check --fix --quiet . ; $(RUN) -m ruff format .
 
 lint: $(READY) ## format and lint, checked

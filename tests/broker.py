@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import shlex
 import shutil
 import signal
@@ -48,8 +50,9 @@ DEFAULT_URL = "amqp://guest:guest@localhost/"
 LOOPBACK = "127.0.0.1"
 PREFIX = "rabbitmq-by-example"
 START_SECONDS = 90
+ATTEMPTS = 3
 REMEDIES = """\
-There is no RabbitMQ broker to use here. Any one of these mends it:
+There is no RabbitMQ broker to use here. Any one of these fixes it:
   1. start Docker, and let this user use it (docker info must answer), or
   2. install a broker:  sudo apt-get install rabbitmq-server
                         (elsewhere: https://www.rabbitmq.com/docs/download), or
@@ -59,7 +62,7 @@ NO_BUSY_WAIT = "+sbwt none +sbwtdcpu none +sbwtdio none"
 
 
 class BrokerError(Exception):
-    """No broker, or not this one; the text says why and how to mend it."""
+    """No broker, or not this one; the text says why and how to fix it."""
 
 
 def say(text: str) -> None:
@@ -68,15 +71,18 @@ def say(text: str) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody holds at the moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports of the loopback interface that nobody holds at the moment.
+
+    They are below those that systems give to outgoing connections, any of which
+    could take one before the broker does.
+    """
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 1_000):
+        if len(found) == count:
+            break
+        if port_is_free(port):
+            found.append(port)
+    return found
 
 
 def port_is_free(port: int) -> bool:
@@ -352,7 +358,13 @@ class PrivateNode(OwnedBroker):
         }
         self._server = programs["rabbitmq-server"]
         settings = [f"{name}={value}" for name, value in private.items()]
-        self.rabbitmqctl = ("env", *settings, programs["rabbitmqctl"], "-n", node)
+        command = shlex.join(["env", *settings, programs["rabbitmqctl"], "-n", node])
+        program = self.folder / "rabbitmqctl"
+        # Without its standard input, as in Docker: it would swallow what the
+        # reader types meanwhile.
+        program.write_text(f'#!/bin/sh\nexec {command} "$@" </dev/null\n')
+        program.chmod(0o755)
+        self.rabbitmqctl = (str(program),)
         self._process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
@@ -412,12 +424,16 @@ class DockerBroker(OwnedBroker):
     def launch(self) -> None:
         # RabbitMqContainer.start() would wait in its own way; `start` here
         # waits for the first start and for every restart alike.
+        from docker.errors import APIError
         from testcontainers.core.container import DockerContainer
 
-        if self._container._container:
-            self._container.get_wrapped_container().start()
-        else:
-            DockerContainer.start(self._container)
+        try:
+            if self._container._container:
+                self._container.get_wrapped_container().start()
+            else:
+                DockerContainer.start(self._container)
+        except APIError as error:
+            raise BrokerError(f"Docker cannot start {self.title}: {error.explanation}") from None
 
     def check_alive(self) -> None:
         container = self._container.get_wrapped_container()
@@ -520,43 +536,83 @@ def start(port: int | None = None, kind: str | None = None) -> OwnedBroker:
     kind = kind or os.environ.get("BROKER") or None
     if kind not in (None, "docker", "private"):
         raise BrokerError(f"BROKER={kind} means nothing here: docker, private, or unset.")
-    broker: OwnedBroker | None = None
+    image = os.environ.get("RABBITMQ_IMAGE") or DEFAULT_IMAGE
     reason = ""
     if kind != "private":
-        image = os.environ.get("RABBITMQ_IMAGE") or DEFAULT_IMAGE
-        if not (reason := docker_trouble(image)):
-            broker = DockerBroker(image, port)
-        elif kind == "docker":
+        reason = docker_trouble(image)
+        if reason and kind == "docker":
             raise BrokerError(f"BROKER=docker was asked for, but {reason}.")
-    if not broker:
-        if not installed_programs():
-            if not can_install():
-                raise BrokerError(f"{reason and reason + '. '}{REMEDIES}")
-            install_from_debian()
-        if reason:
-            say(f"Using the installed rabbitmq-server, because {reason}.")
-        broker = PrivateNode(port)
+    in_docker = kind != "private" and not reason
+    if not in_docker and not installed_programs():
+        if not can_install():
+            raise BrokerError(f"{reason and reason + '. '}{REMEDIES}")
+        install_from_debian()
+    if reason:
+        say(f"Using the installed rabbitmq-server, because {reason}.")
+    for attempt in range(ATTEMPTS):
+        broker = DockerBroker(image, port) if in_docker else PrivateNode(port)
+        try:
+            broker.start()
+            return broker
+        except BaseException as error:
+            broker.close()
+            # Somebody else may have taken one of its ports meanwhile.
+            if attempt == ATTEMPTS - 1 or not isinstance(error, Exception):
+                raise
+    raise AssertionError("unreachable")
+
+
+def shown(url: str) -> str:
+    """A URL without its password."""
+    return re.sub(r":[^:@/]*@", "@", url)
+
+
+def is_amqp(url: str) -> bool:
+    """Whether it is a URL that both clients understand."""
     try:
-        broker.start()
-    except BaseException:
-        broker.close()
-        raise
-    return broker
+        parts = urlsplit(url)
+        pika.URLParameters(url)
+        return parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
+    except (ValueError, LookupError):
+        return False
+
+
+def diagnose(url: str) -> str:
+    """Why the broker at `url` cannot be used, and what to do; "" when it can."""
+    if not is_amqp(url):
+        return (
+            "AMQP_URL is not an AMQP URL. It looks like amqp://user:password@host:5672/vhost "
+            "(in user, password and vhost, write / as %2F and @ as %40)."
+        )
+    parts = urlsplit(url)
+    vhost = unquote(parts.path[1:]) or "/"
+    try:
+        handshake(url)
+    except pika.exceptions.ProbableAuthenticationError:
+        return f"It refuses user {parts.username or 'guest'}, or the password. Fix AMQP_URL."
+    except pika.exceptions.ProbableAccessDeniedError:
+        return (
+            f"It has no virtual host {vhost!r} for user {parts.username or 'guest'}. Fix "
+            f"AMQP_URL, or create it: rabbitmqctl add_vhost {vhost}"
+        )
+    except pika.exceptions.IncompatibleProtocolError:
+        return "Something answers there that does not speak AMQP 0-9-1: is that the right port?"
+    except (pika.exceptions.AMQPError, OSError) as error:
+        hint = "Fix AMQP_URL." if os.environ.get("AMQP_URL") else "Start one: make broker"
+        reason = f" ({error})" if isinstance(error, OSError) else ""
+        return f"No broker answers there{reason}. {hint}"
+    return ""
 
 
 def named(url: str) -> Broker:
-    """The running broker at `url`. Raises BrokerError when it does not answer."""
-    parts = urlsplit(url)
-    shown = url.replace(f":{parts.password}@", "@")
-    try:
-        version = handshake(url)
-    except (pika.exceptions.AMQPError, OSError, ValueError) as error:
+    """The running broker at `url`. Raises BrokerError when it cannot be used."""
+    if problem := diagnose(url):
         raise BrokerError(
-            f"AMQP_URL is {shown}, and nothing usable answers there ({error!r}). "
-            "Mend the URL, or unset AMQP_URL to use a throwaway broker."
-        ) from None
+            f"AMQP_URL is {shown(url)}. {problem} Or unset it to use a throwaway broker."
+        )
+    parts = urlsplit(url)
     api = f"http://{parts.hostname}:{(parts.port or 5672) + 10000}"
-    return Broker(shown, url, version, os.environ.get("RABBITMQ_API", api))
+    return Broker(shown(url), url, handshake(url), os.environ.get("RABBITMQ_API", api))
 
 
 def get() -> Broker:
@@ -597,16 +653,14 @@ def keep(port: int, out: TextIO) -> None:
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
     with start(port) as broker:
         lines = [f"RabbitMQ {broker.version} is up: {broker.title}, port {port}."]
-        if port == 5672:
-            lines += ["  scripts       connect to it as they are"]
-        else:
-            lines += [f"  in each shell export AMQP_URL={broker.url}"]
         if broker.api:
-            lines += [f"  management UI {broker.api}/ (guest / guest)"]
-        lines += [
-            f"  rabbitmqctl   alias rabbitmqctl={shlex.quote(shlex.join(broker.rabbitmqctl))}",
-            "Ctrl-C ends it, and nothing of it is kept.",
-        ]
+            lines += [f"Management UI: {broker.api}/ (guest / guest)"]
+        # Commands alone on their lines, to be copied.
+        lines += ["In each shell:"]
+        if port != 5672:
+            lines += [f"export AMQP_URL={broker.url}"]
+        lines += [f"alias rabbitmqctl={shlex.quote(shlex.join(broker.rabbitmqctl))}"]
+        lines += ["Ctrl-C here ends it, and nothing of it is kept."]
         print("\n".join(lines), file=out, flush=True)
         try:
             while os.getppid() == parent:
@@ -627,6 +681,7 @@ def main() -> None:
     except BrokerError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
+        say("Interrupted; nothing is left.")
         sys.exit(130)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,6 +103,13 @@ def restartable() -> Iterator[brokers.OwnedBroker]:
         pytest.fail(str(error))
     with started:
         yield started
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Like pytest's own, but gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="rabbitmq-by-example-test-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(params=CLIENTS)

@@ -104,7 +104,7 @@ def main() -> None:
     except (BrokerError, TranscriptError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        console.print("\nInterrupted; the broker is gone.")
+        console.print("\nInterrupted; nothing that the demo started is left.")
         sys.exit(130)
 
 

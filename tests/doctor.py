@@ -16,16 +16,17 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pika
 import pika.exceptions
 from broker import (
     DEFAULT_IMAGE,
     DEFAULT_URL,
+    diagnose,
     docker_trouble,
     handshake,
     installed_programs,
+    shown,
 )
 from chapters import Declaration, declarations
 from pika.adapters.blocking_connection import BlockingChannel
@@ -36,47 +37,6 @@ PROBE = f"rabbitmq-by-example-probe-{uuid.uuid4().hex[:8]}"
 def broker_url() -> str:
     """The broker that the scripts would use."""
     return os.environ.get("AMQP_URL") or DEFAULT_URL
-
-
-def shown(url: str) -> str:
-    """A URL without its password."""
-    password = urlsplit(url).password
-    return url.replace(f":{password}@", "@", 1) if password else url
-
-
-def has_port(url: str) -> bool:
-    """Whether a URL's port, if it names one, is a port."""
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
-
-
-def diagnose(url: str) -> str:
-    """Why the broker at `url` cannot be used, and what to do; "" when it can."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("amqp", "amqps") or not parts.hostname or not has_port(url):
-        return (
-            "AMQP_URL is not an AMQP URL. It looks like amqp://user:password@host:5672/vhost "
-            "(in user, password and vhost, write / as %2F and @ as %40)."
-        )
-    vhost = unquote(parts.path[1:]) or "/"
-    try:
-        handshake(url)
-    except pika.exceptions.ProbableAuthenticationError:
-        return f"It refuses user {parts.username or 'guest'}, or the password. Mend AMQP_URL."
-    except pika.exceptions.ProbableAccessDeniedError:
-        return (
-            f"It has no virtual host {vhost!r} for user {parts.username or 'guest'}. Mend "
-            f"AMQP_URL, or create it: rabbitmqctl add_vhost {vhost}"
-        )
-    except pika.exceptions.IncompatibleProtocolError:
-        return "Something answers there that does not speak AMQP 0-9-1: is that the right port?"
-    except (pika.exceptions.AMQPError, OSError) as error:
-        hint = "Mend AMQP_URL." if os.environ.get("AMQP_URL") else "Start one: make broker"
-        reason = f" ({error})" if isinstance(error, OSError) else ""
-        return f"No broker answers there{reason}. {hint}"
-    return ""
 
 
 def attempt(url: str, action: Callable[[BlockingChannel], Any]) -> str:
@@ -179,7 +139,7 @@ def look() -> int:
     elif any(name == "Left over" for name, _ in rows):
         print("Next       make reset  (deletes the queues named above, with what is in them)")
     elif os.environ.get("AMQP_URL"):
-        print("Next       mend AMQP_URL, or unset it and: make broker")
+        print("Next       fix AMQP_URL, or unset it and: make broker")
     else:
         print("Next       make broker  (and leave it running), or: make demo")
     return 0 if ready else 1

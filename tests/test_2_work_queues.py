@@ -506,7 +506,7 @@ def test_queue_and_tasks_survive_the_broker(
         assert ready(channel, "task_queue") == 0
 
 
-# --- Mistakes that the reader can mend -------------------------------------
+# --- Mistakes that the reader can fix -------------------------------------
 
 
 def assert_one_line(script: Script, *words: str, status: int = 1) -> None:

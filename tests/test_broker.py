@@ -37,6 +37,7 @@ def banner(process: subprocess.Popen[str]) -> tuple[str, str]:
         if line.startswith("Ctrl-C"):
             break
     text = "".join(lines)
+    assert text, process.stderr and process.stderr.read()
     return text, f"{brokers.PREFIX}-{text.partition(f'{brokers.PREFIX}-')[2][:8]}"
 
 
@@ -86,7 +87,11 @@ def test_it_ends_when_its_parent_is_killed(broker: Broker) -> None:
     environment = {**os.environ, "PORT": str(port)}
     environment.pop("AMQP_URL", None)
     parent = subprocess.Popen(
-        [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     _, tag = banner(parent)
     assert remains(tag)
@@ -186,8 +191,15 @@ def test_an_amqp_url_that_does_not_answer(nothing_there: pytest.MonkeyPatch) -> 
     nothing_there.setenv("AMQP_URL", f"amqp://me:secret@localhost:{port}/")
     with pytest.raises(BrokerError) as error:
         brokers.get()
-    assert f"AMQP_URL is amqp://me@localhost:{port}/" in str(error.value)
+    assert f"AMQP_URL is amqp://me@localhost:{port}/. No broker" in str(error.value)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["garbage", "localhost", "amqp://[::1/", "amqp://h/?heartbeat=x"])
+def test_an_amqp_url_that_is_none(nothing_there: pytest.MonkeyPatch, url: str) -> None:
+    nothing_there.setenv("AMQP_URL", url)
+    with pytest.raises(BrokerError, match="not an AMQP URL"):
+        brokers.get()
 
 
 def test_a_kind_that_is_none(nothing_there: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,7 @@ def test_each_trouble_has_its_words(broker: Broker, arguments: tuple[str, ...]) 
         f"amqp://guest:guest@localhost:{api_port}/": "does not speak AMQP",
         "localhost:5672": "not an AMQP URL",
         "amqp://localhost:port/": "not an AMQP URL",
+        "amqp://[::1/": "not an AMQP URL",
         "amqp://guest:guest@nowhere.invalid/": "No broker answers",
     }.items():
         done = run(url, *arguments)

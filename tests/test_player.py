@@ -88,8 +88,8 @@ def test_the_same_command_at_a_prompt_is_run_again(play: Play) -> None:
 
 def test_ctrl_c_is_pressed_when_all_before_it_is_there(play: Play) -> None:
     play(
-        # One process for the terminal: bash itself minds no Ctrl-C between two.
-        "shell1$ sh -c 'sleep 0.3; echo now; sleep 60'",
+        "shell2$ echo now > log",
+        "shell1$ tail -f log",
         "now",
         "^C",
         "shell1$ echo $?",
