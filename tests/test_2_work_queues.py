@@ -473,30 +473,44 @@ def test_queue_and_tasks_survive_the_broker(
     start: Starter, restartable: brokers.OwnedBroker, private_url: str, how: str
 ) -> None:
     """Both clients at once, because a restart takes its time."""
-    first = {
-        client: start(CHAPTER, client, FINAL, url=private_url).wait_for("[*]")
-        for client in CLIENTS
-    }
-    tasks = [f"{client} {text}" for text in ("long......", "next") for client in first]
+    with connected(private_url) as channel:
+        declare(channel)
+    # A quorum queue younger than a second or so comes back empty from a SIGKILL
+    # of its only node, whatever was confirmed: rabbitmq-server issue 15725.
+    time.sleep(5)
+    long = [f"{client} long.........." for client in CLIENTS]
+    tasks = [*long, *(f"{client} next" for client in CLIENTS)]
     for task in tasks:
         sender = start(CHAPTER, task.split()[0], "new_task.py", task, url=private_url)
         assert sender.wait() == 0, sender
     transient = start(CHAPTER, "pika", "new_task_transient.py", "T", url=private_url)
     assert transient.wait() == 0
-    for script in first.values():
+    workers = [start(CHAPTER, client, FINAL, url=private_url) for client in CLIENTS]
+    for script in workers:
         script.wait_for("Received")
     if how == "kill":
         restartable.kill()
     else:
         restartable.stop()
-    for script in first.values():  # they end, and say why in one line
-        assert script.wait() == 1, script
-        assert len(script.stderr) == 1, script
-        assert script.stderr[0].startswith("Failed at localhost:"), script
+    for script in workers:  # they end, and say why in one line
+        assert_one_line(script, "Failed at localhost:")
     restartable.start()
-    again = [start(CHAPTER, client, FINAL, url=private_url) for client in first]
-    poll(lambda: done(*again), len(tasks))
-    assert sorted(task for each in again for task in received(each)) == sorted(tasks)
+    with connected(private_url) as channel:
+        survived: dict[str, bool] = {}
+
+        def tasks_there() -> list[str]:
+            method, _, body = channel.basic_get("task_queue")
+            if method and body:
+                survived[body.decode()] = method.redelivered
+                channel.basic_ack(method.delivery_tag)
+            return sorted(survived)
+
+        poll(tasks_there, sorted(tasks))
+        assert [survived[task] for task in long] == [True, True]
+    for client in CLIENTS:  # and the queue is as good as before
+        run = partial(start, CHAPTER, url=private_url)
+        send(run, client, f"{client} after")
+        worker(run, client).wait_for(f"{client} after").interrupt()
     with connected(private_url) as channel:
         # What does not survive: the transient message in a classic queue.
         assert ready(channel, "classic_tasks") == 1
