@@ -42,18 +42,19 @@ def on_message(
 
 
 def main() -> None:
-    with pika.BlockingConnection(pika.URLParameters(AMQP_URL)) as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()  # set aside means: the broker has it
-        # No further task for this worker until it has acked the last one.
-        channel.basic_qos(prefetch_count=1)
-        channel.queue_declare(
-            "task_queue", durable=True, arguments={"x-queue-type": "quorum"}
-        )
-        channel.basic_consume("task_queue", on_message)
-        print(" [*] Waiting for messages. To exit press CTRL+C")
-        channel.start_consuming()  # returns when the queue is deleted
-        raise ConnectionError("the broker ended the consumer")
+    # Not closed: after a Ctrl-C in pika's own work, close() might hang.
+    connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    channel = connection.channel()
+    channel.confirm_delivery()  # set aside means: the broker has it
+    # No further task for this worker until it has acked the last one.
+    channel.basic_qos(prefetch_count=1)
+    channel.queue_declare(
+        "task_queue", durable=True, arguments={"x-queue-type": "quorum"}
+    )
+    channel.basic_consume("task_queue", on_message)
+    print(" [*] Waiting for messages. To exit press CTRL+C")
+    channel.start_consuming()  # returns when the queue is deleted
+    raise ConnectionError("the broker ended the consumer")
 
 
 if __name__ == "__main__":
