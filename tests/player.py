@@ -398,6 +398,9 @@ class Playing:
                 self.breaks[step.shell].append(len(shell.texts))
                 self.player.press_break(shell)
         self.await_lines(shell, step, expected, patience)
+        if not step.output:
+            # Nothing shows that it is through; another shell may build on it.
+            self.player.wait(lambda: not shell.running, GRACE)
 
     def await_lines(self, shell: Shell, step: Step, expected: list[str], patience: float) -> None:
         if self.lenient:
