@@ -176,3 +176,21 @@ def poll(measure: Callable[[], Any], wanted: Any, seconds: float = 30.0) -> None
         if time.monotonic() > deadline:
             raise AssertionError(f"still {found!r}, not {wanted!r}, after {seconds} s")
         time.sleep(0.05)
+
+
+def assert_one_line(script: Script, *words: str, status: int = 1) -> None:
+    """A script ended, and said why in one line without a password."""
+    assert script.wait() == status, script
+    assert len(script.stderr) == 1, script
+    for word in words:
+        assert word in script.stderr[0], script
+    assert "guest:" not in script.stderr[0], script
+
+
+def altered(chapter: str, client: str, name: str, old: str, new: str, folder: Path) -> Path:
+    """A copy of a script with a change that the page speaks of."""
+    source = (EXAMPLES / chapter / client / name).read_text()
+    assert old in source
+    copy = folder / name
+    copy.write_text(source.replace(old, new))
+    return copy

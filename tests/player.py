@@ -16,6 +16,8 @@ happens in:
   far, not a second start.
 - `^C` on a line of its own is that key, pressed when all before it is there.
 - A block inside `.. tab-item:: pika` is for that client only.
+- In a block with `:class: measured` the numbers are those of one run: any
+  number is as good as any other there.
 - A command must end with status 0 (or be killed by Ctrl-C), or the page must
   show it: `echo $?`.
 
@@ -39,6 +41,8 @@ import sybil
 from sybil.parsers.rest.lexers import DirectiveLexer
 
 PROMPT = re.compile(r"(?P<shell>shell\d)\$ (?P<command>.+)")
+# In a block marked `:class: measured` any number is as good as any other.
+NUMBER = re.compile(r"\d[\d,]*(\.\d+)?")
 # What bash prints as its prompt: the last status between two control characters.
 SENTINEL = re.compile("\x1e(\\d+)\x1f")
 BREAK = "^C"
@@ -66,6 +70,11 @@ class Step:
     command: str
     line: int
     output: tuple[str, ...]
+    measured: bool = False
+
+    def same(self, lines: list[str]) -> list[str]:
+        """Lines in the form in which page and shell are compared."""
+        return [NUMBER.sub("0", line) for line in lines] if self.measured else lines
 
 
 @dataclass(frozen=True)
@@ -113,11 +122,17 @@ def tab_of(text: str, offset: int) -> str:
     return ""
 
 
-def block_steps(page: Path, source: str, first_line: int) -> Iterator[Step]:
+def block_steps(
+    page: Path, source: str, first_line: int, measured: bool = False
+) -> Iterator[Step]:
     """The steps of one console block."""
     rows = [*enumerate(source.splitlines(), first_line)]
     while rows and not rows[-1][1].strip():
         rows.pop()
+
+    def made(prompt: re.Match[str], line: int, output: list[str]) -> Step:
+        return Step(prompt["shell"], prompt["command"], line, tuple(output), measured)
+
     current: tuple[re.Match[str], int] | None = None
     output: list[str] = []
     for number, row in rows:
@@ -127,10 +142,10 @@ def block_steps(page: Path, source: str, first_line: int) -> Iterator[Step]:
             output.append(row.rstrip())
             continue
         if current:
-            yield Step(current[0]["shell"], current[0]["command"], current[1], tuple(output))
+            yield made(*current, output)
         current, output = (prompt, number), []
     if current:
-        yield Step(current[0]["shell"], current[0]["command"], current[1], tuple(output))
+        yield made(*current, output)
 
 
 def scenarios(page: Path, client: str) -> list[Scenario]:
@@ -147,7 +162,11 @@ def scenarios(page: Path, client: str) -> list[Scenario]:
         offset = text.index(source.text.splitlines()[0].strip(), region.start)
         line = text.count("\n", 0, offset) + 1
         title = next((name for at, name in reversed(titles) if at < region.start), "")
-        found.setdefault(title, []).extend(block_steps(page, source.text, line))
+        found.setdefault(title, []).extend(
+            block_steps(
+                page, source.text, line, "measured" in region.lexemes["options"].get("class", "")
+            )
+        )
     return [Scenario(page, title, client, tuple(steps)) for title, steps in found.items()]
 
 
@@ -372,7 +391,7 @@ class Playing:
         expected = [line for line in step.output if line != BREAK]
         if self.lenient:
             return
-        if shell.texts != expected:
+        if step.same(shell.texts) != step.same(expected):
             raise self.fail(step, difference(expected, shell.texts))
         shown = any(after.shell == step.shell and "$?" in after.command for after in coming[:1])
         ended_well = shell.status == 0 or (stopped_by_us and shell.status == KILLED)
@@ -412,11 +431,11 @@ class Playing:
 
         def settled() -> bool:
             texts = shell.texts[: len(expected)]
-            wrong = texts != expected[: len(texts)] and not shell._rest
+            wrong = step.same(texts) != step.same(expected[: len(texts)]) and not shell._rest
             return len(shell.lines) >= len(expected) or wrong or not shell.running
 
         self.player.wait(settled, patience)
-        if shell.texts[: len(expected)] != expected:
+        if step.same(shell.texts[: len(expected)]) != step.same(expected):
             raise self.fail(step, difference(expected, shell.texts))
 
     def await_silence(self, shell: Shell) -> None:
@@ -454,7 +473,9 @@ def write_shim(folder: Path, rabbitmqctl: tuple[str, ...], vhost: str) -> None:
         "#!/bin/sh\n"
         "# The reader's rabbitmqctl, for this broker and virtual host.\n"
         "command=$1\nshift\n"
-        f'case $command in list_*|set_*|clear_*) set -- -p {shlex.quote(vhost)} "$@";; esac\n'
+        "case $command in list_*|set_*|clear_*|delete_*|purge_*)\n"
+        f'  set -- -p {shlex.quote(vhost)} "$@";;\n'
+        "esac\n"
         f'exec {shlex.join(rabbitmqctl)} "$command" "$@"\n'
     )
     program.chmod(0o755)

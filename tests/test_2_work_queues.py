@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,8 +13,8 @@ import broker as brokers
 import pika
 import pytest
 from broker import Broker
-from chapters import CLIENTS, EXAMPLES
-from conftest import Starter, connected, poll, ready
+from chapters import CLIENTS
+from conftest import Starter, altered, assert_one_line, connected, poll, ready
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker, NackError
 from running import Script
@@ -150,20 +148,11 @@ def test_without_prefetch_a_worker_that_comes_later_gets_none(
     assert received(second) == []
 
 
-def altered(client: str, name: str, old: str, new: str, folder: Path) -> Path:
-    """A copy of a script with a change that the page speaks of."""
-    source = (EXAMPLES / CHAPTER / client / name).read_text()
-    assert old in source
-    copy = folder / name
-    copy.write_text(source.replace(old, new))
-    return copy
-
-
 @pytest.mark.parametrize(("client", "at_once"), [("pika", 1), ("aio-pika", 10)])
 def test_a_higher_prefetch_count_is_concurrency_for_aio_pika_alone(
     client: str, at_once: int, url: str, channel: BlockingChannel, tmp_path: Path
 ) -> None:
-    copy = altered(client, FINAL, "prefetch_count=1", "prefetch_count=10", tmp_path)
+    copy = altered(CHAPTER, client, FINAL, "prefetch_count=1", "prefetch_count=10", tmp_path)
     declare(channel)
     for number in range(10):
         publish(channel, f"{number}.")
@@ -449,7 +438,7 @@ def test_the_draft_says_sent_of_what_is_lost(
 def test_a_task_that_no_queue_takes(client: str, name: str, url: str, tmp_path: Path) -> None:
     """As if the queue were deleted after its declaration: the draft says Sent."""
     key = 'routing_key="task_queue"'
-    copy = altered(client, name, key, 'routing_key="no_such_queue"', tmp_path)
+    copy = altered(CHAPTER, client, name, key, 'routing_key="no_such_queue"', tmp_path)
     with closing(Script(copy, "lost", url=url)) as sender:
         status = sender.wait()
         found = (status, sender.stdout, sender.stderr)
@@ -524,28 +513,11 @@ def test_queue_and_tasks_survive_the_broker(
 # --- Mistakes that the reader can fix -------------------------------------
 
 
-def assert_one_line(script: Script, *words: str, status: int = 1) -> None:
-    assert script.wait() == status, script
-    assert len(script.stderr) == 1, script
-    for word in words:
-        assert word in script.stderr[0], script
-    assert "guest:" not in script.stderr[0], script
-
-
 ALL = [(name, "a task") for name in SENDERS] + [(name, None) for name in WORKERS]
 
 
 def run_one(run: Start, client: str, name: str, task: str | None, url: str) -> Script:
     return run(client, name, *([task] if task else []), url=url)
-
-
-@pytest.mark.parametrize(("name", "task"), ALL)
-def test_no_broker(run: Start, client: str, name: str, task: str | None) -> None:
-    (port,) = brokers.free_ports(1)
-    script = run_one(run, client, name, task, f"amqp://guest:secret@localhost:{port}/")
-    assert_one_line(script, f"localhost:{port}/", "make broker")
-    assert "secret" not in script.stderr[0]
-    assert script.stdout == []
 
 
 @pytest.mark.parametrize(("name", "task"), ALL)
@@ -604,13 +576,6 @@ def test_the_connection_closed_under_a_worker(
     assert_one_line(victim, "make broker")
 
 
-@pytest.mark.parametrize("name", SENDERS)
-def test_missing_arguments(run: Start, client: str, name: str) -> None:
-    sender = run(client, name, url="amqp://unused/")
-    assert (sender.wait(), sender.stdout) == (2, [])
-    assert sender.stderr == [f"Usage: python {name} TASK..."]
-
-
 # --- Both clients, one lesson ----------------------------------------------
 
 
@@ -631,19 +596,3 @@ def test_both_clients_print_the_same(run: Start, url: str, channel: BlockingChan
         channel.queue_delete("task_queue")
         channel.queue_delete("failed_tasks")
     assert printed["pika"] == printed["aio-pika"]
-
-
-def test_a_script_needs_only_its_client() -> None:
-    """It can be copied out of here: standard library plus one client."""
-    for script in (EXAMPLES / CHAPTER).glob("*/*.py"):
-        own = {"pika": "pika", "aio-pika": "aio_pika"}[script.parent.name]
-        for node in ast.walk(ast.parse(script.read_text())):
-            if isinstance(node, ast.Import):
-                modules = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                modules = [node.module or ""]
-            else:
-                continue
-            for module in modules:
-                top = module.partition(".")[0]
-                assert top == own or top in sys.stdlib_module_names, f"{script}: {module}"

@@ -15,6 +15,8 @@ from player import scenarios
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
 PAGES = sorted(DOCS.glob("*.rst"))
 TESTS = ROOT / "tests"
+# Pages that are no chapter, with scripts of their own.
+BESIDE_THE_CHAPTERS: set[str] = set()
 
 
 def test_there_are_chapters() -> None:
@@ -30,7 +32,9 @@ class TestChapter:
     def test_is_in_readme_and_in_the_contents(self, chapter: str) -> None:
         assert f"`{chapter}`__" in README
         assert f"docs/{chapter}.rst" in README
-        assert re.search(rf"^   {chapter}$", (DOCS / "index.rst").read_text(), re.MULTILINE)
+        label = re.match(r"\.\. _(.+):", page(chapter).read_text())
+        assert label
+        assert f":ref:`{label[1]}`" in (DOCS / "index.rst").read_text()
 
     def test_has_every_script_in_both_clients(self, chapter: str) -> None:
         pika, aio_pika = (
@@ -66,7 +70,7 @@ def test_no_example_folder_is_a_package() -> None:
 
 
 def test_every_page_has_its_place() -> None:
-    assert {path.stem for path in PAGES} == {"index", *chapters()}
+    assert {path.stem for path in PAGES} == {"index", *chapters(), *BESIDE_THE_CHAPTERS}
 
 
 def test_every_test_of_a_chapter_has_its_chapter() -> None:

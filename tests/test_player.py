@@ -16,9 +16,9 @@ Play = Callable[..., None]
 def play(tmp_path: Path) -> Play:
     """Play a page that consists of this transcript."""
 
-    def play(*lines: str, update: bool = False) -> None:
+    def play(*lines: str, update: bool = False, option: str = "") -> None:
         page = tmp_path / "page.rst"
-        rows = ["Title", "=====", "", ".. code-block:: console", ""]
+        rows = ["Title", "=====", "", ".. code-block:: console", option, ""]
         page.write_text("\n".join([*rows, *(f"   {line}" for line in lines), ""]))
         (scenario,) = scenarios(page, "pika")
         with Player(tmp_path, reader_environment("amqp://unused/")) as player:
@@ -43,10 +43,10 @@ def test_what_is_right_passes(play: Play) -> None:
 @pytest.mark.parametrize(
     ("shown", "line", "mark"),
     [
-        (["one", "two", "three"], 6, "! three  |  (nothing more)"),
-        (["one"], 6, "! (nothing more)  |  two"),
-        (["one", "zwei"], 6, "! zwei  |  two"),
-        ([], 6, "! (nothing more)  |  one"),
+        (["one", "two", "three"], 7, "! three  |  (nothing more)"),
+        (["one"], 7, "! (nothing more)  |  two"),
+        (["one", "zwei"], 7, "! zwei  |  two"),
+        ([], 7, "! (nothing more)  |  one"),
     ],
     ids=["missing", "extra", "wrong", "none shown"],
 )
@@ -105,14 +105,23 @@ def test_a_failure_must_be_shown(play: Play) -> None:
         play("shell1$ (exit 3)")
 
 
+def test_in_a_measured_block_numbers_may_differ_and_nothing_else(play: Play) -> None:
+    measured = ":class: measured"
+    play("shell1$ echo 1,234 in 5.67 s", "88 in 1 s", option=f"   {measured}")
+    with pytest.raises(TranscriptError, match="0.5 s"):
+        play("shell1$ echo 20 in 0.5 s", "20 after 0.5 s", option=f"   {measured}")
+    with pytest.raises(TranscriptError, match="1,234"):
+        play("shell1$ echo 1,234 in 5.67 s", "88 in 1 s")
+
+
 def test_output_without_a_prompt_is_refused(play: Play) -> None:
-    with pytest.raises(TranscriptError, match=r"page.rst:6: no shell prompt before 'lost'"):
+    with pytest.raises(TranscriptError, match=r"page.rst:7: no shell prompt before 'lost'"):
         play("lost", "shell1$ echo")
 
 
 def test_update_writes_what_was_printed(play: Play, tmp_path: Path) -> None:
     play("shell1$ echo one; echo two", "zwei", "shell2$ echo three", update=True)
-    assert (tmp_path / "page.rst").read_text().splitlines()[5:] == [
+    assert (tmp_path / "page.rst").read_text().splitlines()[6:] == [
         "   shell1$ echo one; echo two",
         "   one",
         "   two",
