@@ -18,8 +18,8 @@ help: ## show this list
 $(READY): requirements.txt tests/setup.sh
 	@sh tests/setup.sh "$(PYTHON)" "$(VENV)"
 
-demo: $(READY) ## watch a work queue in both clients, half a minute
-	@$(RUN) tests/demo.py
+demo: $(READY) ## watch a work queue, half a minute (CHAPTER=6-rpc: another chapter)
+	@$(RUN) tests/demo.py $(CHAPTER)
 
 broker: $(READY) ## keep a throwaway broker on port 5672 (PORT=5673: another)
 	@$(RUN) tests/broker.py

@@ -20,6 +20,11 @@ def chapters() -> list[str]:
     return sorted(folder.parent.name for folder in EXAMPLES.glob("*/pika"))
 
 
+def numbered() -> list[str]:
+    """The chapters of the tutorial, in order."""
+    return [chapter for chapter in chapters() if chapter[0].isdigit()]
+
+
 def scripts() -> list[Path]:
     """Every example script."""
     return sorted(EXAMPLES.glob("**/*.py"))

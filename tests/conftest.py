@@ -38,6 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "restartable" in names:
             # They share one more broker, so they run in one process.
             item.add_marker(pytest.mark.xdist_group("restartable"))
+    # The longest first, so that no process is left alone with one at the end.
+    items.sort(key=lambda item: not item.get_closest_marker("long"))
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,11 +1,15 @@
 """Play a chapter's final transcript live, the shells side by side (`make demo`).
 
+    python tests/demo.py             that of chapter 2
+    python tests/demo.py 6-rpc       that of another (`make demo CHAPTER=6-rpc`)
+
 It is the page's own transcript, run by the player that tests it, first with
 pika and then with aio-pika, against a throwaway broker.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from collections import defaultdict
@@ -14,8 +18,8 @@ from urllib.parse import unquote
 
 import broker as brokers
 from broker import Broker, BrokerError
-from chapters import CLIENTS, EXAMPLES, page, reader_environment
-from player import Player, Scenario, Shell, TranscriptError, scenarios, write_shim
+from chapters import CLIENTS, EXAMPLES, numbered, page, reader_environment
+from player import Player, Scenario, Shell, TranscriptError, final_scenario, write_shim
 from rich.columns import Columns
 from rich.console import Console
 from rich.live import Live
@@ -23,8 +27,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-CHAPTER = "2-work-queues"
-SECTION = "Putting it all together"
+DEFAULT = "2-work-queues"
 # Three shells side by side need this many columns and rows.
 WIDE, HIGH = 114, 18
 
@@ -79,28 +82,32 @@ def play(scenario: Scenario, broker: Broker, console: Console) -> None:
         write_shim(Path(folder), broker.rabbitmqctl, unquote(url.rpartition("/")[2]))
         environment = reader_environment(url, Path(folder))
         screen = Screen(console, scenario.shells)
-        directory = EXAMPLES / CHAPTER / scenario.client
+        chapter = scenario.page.stem
+        directory = EXAMPLES / chapter / scenario.client
         console.print()
-        console.rule(f"{CHAPTER} with {scenario.client}", align="left")
+        console.rule(f"{chapter} with {scenario.client}", align="left")
         with Player(directory, environment, screen.show) as player:
             if screen.live:
                 with screen.live:
                     player.play(scenario)
             else:
                 player.play(scenario)
-            console.print()
-            console.print(who_did_what(player))
+            if chapter == DEFAULT:
+                console.print()
+                console.print(who_did_what(player))
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("chapter", nargs="?", choices=numbered(), default=DEFAULT)
+    chapter: str = parser.parse_args().chapter
     console = Console(highlight=False)
     try:
         with brokers.get() as broker:
             console.print(f"RabbitMQ {broker.version} is up: {broker.title}.")
             for client in CLIENTS:
-                found = scenarios(page(CHAPTER), client)
-                play(next(each for each in found if each.title == SECTION), broker, console)
-        console.print("\nNext: make broker, and docs/2-work-queues.rst in three shells.")
+                play(final_scenario(page(chapter), client), broker, console)
+        console.print(f"\nNext: make broker, and docs/{chapter}.rst in shells of your own.")
     except (BrokerError, TranscriptError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

@@ -46,6 +46,8 @@ NUMBER = re.compile(r"\d[\d,]*(\.\d+)?")
 # What bash prints as its prompt: the last status between two control characters.
 SENTINEL = re.compile("\x1e(\\d+)\x1f")
 BREAK = "^C"
+# The section of every numbered chapter that plays its final scripts.
+FINAL = "Putting it all together"
 # A shell's status for a command that Ctrl-C has killed.
 KILLED = 130
 # Seconds to wait for a line that the page promises, beyond the work in it.
@@ -168,6 +170,11 @@ def scenarios(page: Path, client: str) -> list[Scenario]:
             )
         )
     return [Scenario(page, title, client, tuple(steps)) for title, steps in found.items()]
+
+
+def final_scenario(page: Path, client: str) -> Scenario:
+    """The transcript of a chapter's final scripts."""
+    return next(each for each in scenarios(page, client) if each.title == FINAL)
 
 
 @dataclass

@@ -1,0 +1,36 @@
+"""The whole tutorial on one virtual host, in order, with one client after the other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import doctor
+import pytest
+from broker import Broker
+from chapters import CLIENTS, declarations, numbered, page
+from player import final_scenario
+from test_transcripts import play
+
+
+def queues(broker: Broker, url: str) -> set[str]:
+    return {queue["name"] for queue in broker.call_api("GET", f"queues/{url.rpartition('/')[2]}")}
+
+
+@pytest.mark.long
+def test_all_chapters_on_one_virtual_host(broker: Broker, url: str) -> None:
+    """No declarations clash, and nothing is left that a second run trips over."""
+    for client in CLIENTS:
+        for chapter in numbered():
+            play(final_scenario(page(chapter), client), broker, url, update=False)
+    named = {each.name for each in declarations() if each.kind == "queue"}
+    assert queues(broker, url) <= named
+    looked = subprocess.run(
+        [sys.executable, doctor.__file__],
+        env={**os.environ, "AMQP_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert looked.returncode == 0, looked
