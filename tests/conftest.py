@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,15 @@ from running import Script
 
 HANDLE = "RABBITMQ_BY_EXAMPLE_BROKER"
 owned: Broker | None = None
+
+
+def pytest_configure() -> None:
+    """Let the scripts feel Ctrl-C even where the tests run as a job in the background.
+
+    A shell starts such a job with SIGINT ignored, and children inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
