@@ -24,6 +24,8 @@ SCRIPTS = [
 LONG = {
     "2-work-queues/pika/tasks_worker.py": "sets failing tasks aside",
     "2-work-queues/aio-pika/tasks_worker.py": "and is told when its queue is deleted",
+    "which-client/pika/ten_at_a_time.py": "what threads take, which is its point",
+    "which-client/aio-pika/ten_at_a_time.py": "and what it takes to hear of trouble",
 }
 
 every_script = pytest.mark.parametrize(

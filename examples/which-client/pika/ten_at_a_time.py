@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Do up to ten tasks from the work queue at once: python ten_at_a_time.py
+"""Do up to ten tasks of the work queue at once: python ten_at_a_time.py
 
-Send tasks with chapter 2's new_task.py; every dot is a second of waiting.
+Send tasks with new_task.py of chapter 2; every dot is a second of waiting.
 """
 
 import os

@@ -1,0 +1,299 @@
+"""The promises of docs/which-client.rst: the script's, and what its table says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import distribution
+
+import aio_pika
+import figures_which_client as figures
+import pika
+import pytest
+from aio_pika.abc import AbstractIncomingMessage
+from aiormq.abc import DeliveredMessage
+from chapters import CLIENTS, page
+from conftest import Starter, assert_one_line, connected, poll, ready
+from pamqp.commands import Basic
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import NackError, UnroutableError
+from running import Script
+
+CHAPTER = "which-client"
+QUORUM = {"x-queue-type": "quorum"}
+
+Start = Callable[..., Script]
+
+
+@pytest.fixture
+def worker(start: Starter, channel: BlockingChannel) -> Start:
+    channel.queue_declare("task_queue", durable=True, arguments=QUORUM)
+    run = partial(start, CHAPTER)
+    return lambda client: run(client, "ten_at_a_time.py").wait_for("[*] Waiting")
+
+
+def publish(channel: BlockingChannel, *tasks: str | bytes) -> None:
+    for task in tasks:
+        channel.basic_publish("", "task_queue", task)
+
+
+# --- The script --------------------------------------------------------------
+
+
+def test_ten_at_a_time_and_no_more(worker: Start, client: str, channel: BlockingChannel) -> None:
+    publish(channel, *(f"{number}.." for number in range(12)))
+    busy = worker(client).wait_for("Done", count=12)
+    in_hand = most = 0
+    for line in busy.stdout:
+        in_hand += ("Received" in line) - ("Done" in line)
+        most = max(most, in_hand)
+    assert most == 10
+    poll(lambda: ready(channel, "task_queue"), 0)
+
+
+def test_done_is_acked(worker: Start, client: str, channel: BlockingChannel) -> None:
+    busy = worker(client)
+    publish(channel, "a", "b", "c.....")
+    busy.wait_for("Done", count=2)
+    # Were they not acked, an eleventh could not have come.
+    publish(channel, *(f"{number}" for number in range(20)))
+    busy.wait_for("Done", count=22)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_what_is_in_hand_comes_back(
+    worker: Start, client: str, channel: BlockingChannel, how: signal.Signals
+) -> None:
+    busy = worker(client)
+    publish(channel, *(f"{number}....." for number in range(3)))
+    busy.wait_for("Received", count=3)
+    assert busy.signal(how) == (0 if how == signal.SIGINT else -how)
+    assert busy.stderr == []
+    poll(lambda: ready(channel, "task_queue"), 3)
+
+
+def test_a_task_that_fails_ends_the_worker_and_is_not_lost(
+    worker: Start, client: str, channel: BlockingChannel
+) -> None:
+    busy = worker(client)
+    publish(channel, b"\xff")
+    assert_one_line(busy, "UnicodeDecodeError")
+    poll(lambda: ready(channel, "task_queue"), 1)
+
+
+def test_a_deleted_queue_ends_the_worker(
+    worker: Start, client: str, channel: BlockingChannel
+) -> None:
+    idle = worker(client)
+    channel.queue_delete("task_queue")
+    assert_one_line(idle, "the broker ended the consumer")
+
+
+# --- What the table says -----------------------------------------------------
+
+
+def test_packages() -> None:
+    facts = {name: distribution(name) for name in CLIENTS}
+    assert facts["pika"].metadata["Requires-Python"] == ">=3.7"
+    assert str(facts["aio-pika"].metadata["Requires-Python"]).startswith(">=3.11")
+    assert facts["pika"].version.startswith("1.4.")
+    assert facts["aio-pika"].version.startswith("10.2.")
+
+    def needs(name: str) -> set[str]:
+        return {
+            line.split(">")[0].split("<")[0].strip()
+            for line in distribution(name).requires or ()
+            if "extra ==" not in line
+        }
+
+    assert needs("pika") == set()
+    assert needs("aio-pika") | needs("aiormq") == {"aiormq", "pamqp", "yarl"}
+
+    def typed(name: str) -> bool:
+        return any(file.name == "py.typed" for file in distribution(name).files or ())
+
+    assert (typed("pika"), typed("aio-pika")) == (False, True)
+
+
+def test_pika_and_a_message_that_no_queue_takes(url: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        silent = connection.channel()
+        silent.basic_publish("", "nowhere", b"")
+        silent.basic_publish("", "nowhere", b"", mandatory=True)
+        confirming = connection.channel()
+        confirming.confirm_delivery()
+        confirming.basic_publish("", "nowhere", b"")
+        with pytest.raises(UnroutableError):
+            confirming.basic_publish("", "nowhere", b"", mandatory=True)
+
+
+def test_pika_has_no_confirms_unless_asked(url: str) -> None:
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        silent, confirming = connection.channel(), connection.channel()
+        confirming.confirm_delivery()
+        full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        silent.queue_declare("full", durable=True, arguments=full)
+        silent.basic_publish("", "full", b"")
+        with pytest.raises(NackError):
+            confirming.basic_publish("", "full", b"")
+
+
+async def publish_with_aio_pika(url: str) -> None:
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        full = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        await channel.declare_queue("full", durable=True, arguments=full)
+        with pytest.raises(aio_pika.exceptions.DeliveryError):
+            await channel.default_exchange.publish(aio_pika.Message(b""), "full")
+        found = await channel.default_exchange.publish(aio_pika.Message(b""), "nowhere")
+        assert isinstance(found, DeliveredMessage)
+        assert isinstance(found.delivery, Basic.Return)
+        strict = await connection.channel(on_return_raises=True)
+        with pytest.raises(aio_pika.exceptions.PublishError):
+            await strict.default_exchange.publish(aio_pika.Message(b""), "nowhere")
+
+
+def test_aio_pika_confirms_and_returns_what_no_queue_takes(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    asyncio.run(publish_with_aio_pika(url))
+    assert caplog.records == []
+
+
+def test_priority_as_sent(url: str, channel: BlockingChannel) -> None:
+    async def main() -> None:
+        async with await aio_pika.connect(url) as connection:
+            aio_channel = await connection.channel()
+            await aio_channel.default_exchange.publish(aio_pika.Message(b""), "task_queue")
+
+    channel.queue_declare("task_queue", durable=True, arguments=QUORUM)
+    publish(channel, b"")
+    asyncio.run(main())
+    sent = [channel.basic_get("task_queue", auto_ack=True)[1] for _ in range(2)]
+    assert [properties and properties.priority for properties in sent] in ([None, 0], [0, None])
+
+
+@pytest.mark.parametrize(("method", "kept"), [("basic_nack", 1), ("basic_reject", 1)])
+def test_pika_gives_back(channel: BlockingChannel, method: str, kept: int) -> None:
+    channel.queue_declare("task_queue", durable=True, arguments=QUORUM)
+    publish(channel, b"")
+    found, *_ = channel.basic_get("task_queue")
+    assert found
+    getattr(channel, method)(found.delivery_tag)
+    poll(lambda: ready(channel, "task_queue"), kept)
+
+
+@pytest.mark.parametrize(
+    ("method", "kept"), [("nack", 1), ("reject", 0), ("process", 0), ("process requeue", 1)]
+)
+def test_aio_pika_gives_back_or_drops(
+    url: str, channel: BlockingChannel, method: str, kept: int
+) -> None:
+    async def main() -> None:
+        async with await aio_pika.connect(url) as connection:
+            aio_channel = await connection.channel()
+            queue = await aio_channel.get_queue("task_queue")
+            message = await queue.get()
+            if method.startswith("process"):
+                with pytest.raises(RuntimeError):
+                    async with message.process(requeue="requeue" in method):
+                        raise RuntimeError
+            else:
+                await getattr(message, method)()
+            # Closing the connection would give it back in any case.
+            assert await queue.get(fail=False, timeout=1) is None or kept
+
+    channel.queue_declare("task_queue", durable=True, arguments=QUORUM)
+    publish(channel, b"")
+    asyncio.run(main())
+    poll(lambda: ready(channel, "task_queue"), kept)
+
+
+@pytest.mark.parametrize(("prefetch", "at_once"), [(3, 3), (0, 8)])
+def test_aio_pika_consumes_at_once_what_the_prefetch_allows(
+    url: str, channel: BlockingChannel, prefetch: int, at_once: int
+) -> None:
+    async def main() -> int:
+        most = in_hand = done = 0
+        through = asyncio.Event()
+
+        async def on_message(message: AbstractIncomingMessage) -> None:
+            nonlocal most, in_hand, done
+            in_hand += 1
+            most = max(most, in_hand)
+            await asyncio.sleep(0.5)
+            in_hand -= 1
+            await message.ack()
+            done += 1
+            if done == 8:
+                through.set()
+
+        async with await aio_pika.connect(url) as connection:
+            aio_channel = await connection.channel()
+            await aio_channel.set_qos(prefetch)
+            queue = await aio_channel.get_queue("task_queue")
+            await queue.consume(on_message)
+            await through.wait()
+        return most
+
+    channel.queue_declare("task_queue", durable=True, arguments=QUORUM)
+    publish(channel, *[b""] * 8)
+    assert asyncio.run(main()) == at_once
+
+
+def test_what_each_hears_of_a_deleted_queue(url: str) -> None:
+    with connected(url) as channel, connected(url) as other:
+        channel.queue_declare("pika_s", durable=True, arguments=QUORUM)
+        channel.basic_consume("pika_s", lambda *_: None)
+        other.queue_delete("pika_s")
+        channel.start_consuming()  # returns
+
+    async def main() -> list[str]:
+        heard: list[str] = []
+        async with await aio_pika.connect(url) as connection:
+            channel = await connection.channel()
+            queue = await channel.declare_queue("aio_pika_s", durable=True, arguments={**QUORUM})
+            channel.close_callbacks.add(lambda *_: heard.append("the channel closed"))
+            amqp = await channel.get_underlay_channel()
+            amqp.on_consumer_cancel_callbacks.add(lambda _: heard.append("cancelled"))
+            async with queue.iterator() as messages:
+                await channel.queue_delete("aio_pika_s")
+                # Two seconds are long enough for what is there at once, or never.
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(anext(messages), 2)
+            return list(heard)
+
+    assert asyncio.run(main()) == ["cancelled"]
+
+
+# --- What it costs -----------------------------------------------------------
+
+
+def test_the_table_is_the_record() -> None:
+    data = json.loads(figures.RECORD.read_text())
+    written = [
+        ",".join(f'"{cell}"' if "," in cell else cell for cell in row)
+        for row in figures.rows(data)
+    ]
+    assert figures.TABLE.read_text().splitlines() == written
+    assert len(data["rounds"]["pika"]) == len(data["rounds"]["aio-pika"]) == figures.ROUNDS
+
+
+def test_the_page_says_what_the_record_shows() -> None:
+    by_name = {row[0]: row for row in figures.rows(json.loads(figures.RECORD.read_text()))}
+
+    def medians(name: str) -> list[float]:
+        return [float(cell.split()[0].replace(",", "")) for cell in by_name[name][1:]]
+
+    pika_rate, aio_rate = medians("consumed a second")
+    assert pika_rate > aio_rate
+    pika_cpu, aio_cpu = medians("CPU, µs a message")
+    assert pika_cpu < aio_cpu
+    text = page(CHAPTER).read_text()
+    assert f"{figures.CONSUMED:,}" in text
+    assert f"prefetch {figures.PREFETCH}" in text
