@@ -20,6 +20,17 @@ def chapters() -> list[str]:
     return sorted(folder.parent.name for folder in EXAMPLES.glob("*/pika"))
 
 
+def companions() -> list[str]:
+    """The names of the companion chapters, whose scripts come once."""
+    folders = {script.parent.name for script in EXAMPLES.glob("*/*.py")}
+    return sorted(folders - set(chapters()))
+
+
+def clients(chapter: str) -> tuple[str, ...]:
+    """The folders its scripts are in; a companion's are in the chapter's own."""
+    return CLIENTS if chapter in chapters() else ("",)
+
+
 def scripts() -> list[Path]:
     """Every example script."""
     return sorted(EXAMPLES.glob("**/*.py"))
