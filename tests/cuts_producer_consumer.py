@@ -4,116 +4,82 @@ from functools import partial
 
 from cuts import cut
 
-sabotage = partial(cut, "producer-consumer")
-
-JOB, GROUP = "job_controller.py", "job_taskgroup.py"
+job = partial(cut, "producer-consumer")
+JOB, GROUP, EMPTY, NAIVE = (
+    f"job_{name}.py" for name in ("controller", "taskgroup", "naive_empty", "naive")
+)
 ENDS = "cancelled_job or ctrl_c"
+IF_US = r"if being_cancelled\(\):\n            raise"
+DEAF = (r"while not being_cancelled\(\):", "while True:")
+ALL_ERRORS = r"except BaseException as error:\n        return error"
+IN_FINALLY = r"        finally:\n.*\n(            self\._producer_c)"
+
+
+def without(pattern: str) -> tuple[str, str]:
+    """A change that takes out the lines that begin so."""
+    return rf" *{pattern}.*\n", ""
+
 
 CUTS = [
-    sabotage(
-        "task_done() skipped",
+    # Whatever raises
+    job("errors let out", JOB, "that_raises", (ALL_ERRORS, "except OSError:\n        pass")),
+    job(
+        "Exception only",
         JOB,
         "that_raises",
-        (r"except BaseException as error:\n        return error", "except OSError:\n        pass"),
-    ),
-    sabotage(
-        "task_done() forgotten", JOB, "every_task_once", (r"self\._work_queue\.task_done\(\)", "")
-    ),
-    sabotage(
-        "a task's CancelledError taken for ours",
-        JOB,
-        "task_that_raises",
-        (r"if being_cancelled\(\):\n            raise", "raise"),
-    ),
-    sabotage(
-        "our CancelledError taken for a task's",
-        JOB,
-        ENDS,
-        (r"if being_cancelled\(\):\n            raise", "pass"),
-    ),
-    sabotage("deaf consumers", JOB, "swallow", (r"while not being_cancelled\(\):", "while True:")),
-    sabotage(
-        "deaf consumers", GROUP, "swallow", (r"while not being_cancelled\(\):", "while True:")
-    ),
-    sabotage(
-        "cancelled and not gathered",
-        JOB,
-        "every_task or cancelled",
-        (r" *await asyncio\.g.*\n", ""),
-    ),
-    sabotage("not cancelled", JOB, "every_task", (r" *consumer\.cancel\(\)\n", "    pass\n")),
-    sabotage(
-        "event not set on errors",
-        JOB,
-        "producer_that",
-        (r"        finally:\n.*\n(            self\._producer_c)", r"        except OSError:\n\1"),
-    ),
-    sabotage(
-        "no wait for the producer", JOB, "every_task", (r" *await producer_completed.*\n", "")
-    ),
-    sabotage("no join()", JOB, "every_task", (r" *await work_queue\.join\(\)\n", "")),
-    sabotage("unbounded", JOB, "in_the_queue or memory", ("MAX_SIZE = 100", "MAX_SIZE = 0")),
-    sabotage(
-        "all tasks at once in memory",
-        JOB,
-        "memory",
-        (r"in self\._tasks_batch", r"in [*self._tasks_batch]"),
-    ),
-    sabotage("24 workers", JOB, "25", ("NUM_WORKERS = 25", "NUM_WORKERS = 24")),
-    sabotage(
-        "a slow worker",
-        JOB,
-        "times_as_fast",
-        (r"(    async def perform.*\n)", r"\1        await asyncio.sleep(0.05)\n"),
-    ),
-    sabotage("wall clock", JOB, "clock", (r"time\.monotonic", "time.time")),
-    sabotage(
-        "producer's error unsaid", JOB, "producer_that", (r"producing\.exception\(\)", "None")
-    ),
-    sabotage("callback's error unsaid", JOB, "callback", (r"log\.error", "log.debug")),
-    sabotage(
-        "callback's error uncounted", JOB, "callback", (r" *self\.result\.callbacks_f.*\n", "")
-    ),
-    sabotage(
-        "callback not awaited",
-        JOB,
-        "coroutine_functions",
-        (r"if inspect\.isawaitable\(outcome\)", "if False"),
-    ),
-    sabotage("no word after Ctrl-C", JOB, ENDS, (r"return self\.queued .*", "return 0")),
-    sabotage("status 0 after Ctrl-C", JOB, "ctrl_c", ("return 130", "return 0")),
-    sabotage("status 0 after a failure", JOB, "every_python", ("well else 1", "well else 0")),
-    sabotage(
-        "moving progress in a pipe", JOB, "in_a_pipe", (r"self\._moves = .*", "self._moves = True")
-    ),
-    sabotage("no progress", JOB, "progress", (r"Progress\(total\) if.*else ", "")),
-    sabotage(
-        "producer's error ends all",
-        GROUP,
-        "producer_that",
-        (r"except Exception as error", "except OSError as error"),
-    ),
-    sabotage("queue not closed", GROUP, "every_task", (r" *await close\(work_queue\)\n", "")),
-    sabotage("end not passed on", GROUP, "every_task", (r" *work_queue\.put_nowait.*\n", "")),
-    # The drafts, which must show the fault that the page shows
-    sabotage(
-        "draft waits",
-        "job_naive_empty.py",
-        "naive",
-        ("sleep\\(0.01\\)", "sleep(1)"),
-    ),
-    sabotage(
-        "draft fails well",
-        "job_naive.py",
-        "naive",
         (
-            r"            number, secs = await (?s:.*?)(            self\.work_queue\.task_done\(\))",
-            r"            number, secs = await self.work_queue.get()\n            try:\n                await asyncio.sleep(float(secs))\n                self.callback(f'Task {number} done in {float(secs):.1f} s')\n            except ValueError:\n                pass\n\1",
+            "except BaseException as error:\n        return",
+            "except Exception as error:\n        return",
         ),
     ),
-    sabotage(
+    job("no task_done()", JOB, "every_task", (r"self\._work_queue\.task_done\(\)", "pass")),
+    job("a task's cancellation taken for ours", JOB, "task_that_raises", (IF_US, "raise")),
+    job("our cancellation taken for a task's", JOB, ENDS, (IF_US, "pass")),
+    job(
+        "event only in the end", JOB, "producer_that", (IN_FINALLY, r"        except OSError:\n\1")
+    ),
+    job("producer's error unsaid", JOB, "producer_t", (r"producing\.exception\(\)", "None")),
+    job("producer's error ends all", GROUP, "producer_t", ("except Exception", "except OSError")),
+    job("callback's error unsaid", JOB, "callback", (r"log\.error", "log.debug")),
+    job("callback's error uncounted", JOB, "callback", without(r"self\.result\.callbacks_f")),
+    job("callback not awaited", JOB, "coroutine", (r"if inspect\.isawaitable.*:", "if False:")),
+    # The end
+    job("deaf consumers", JOB, "swallow", DEAF),
+    job("deaf consumers", GROUP, "swallow", DEAF),
+    job(
+        "cancelled and not gathered", JOB, "every_task or cancelled", without(r"await asyncio\.g")
+    ),
+    job("not cancelled", JOB, "every_task", (r"consumer\.cancel\(\)", "pass")),
+    job("no wait for the producer", JOB, "every_task", without(r"await producer_completed\.")),
+    job("no join()", JOB, "every_task", without(r"await work_queue\.join")),
+    job("queue not closed", GROUP, "every_task", without(r"await close\(")),
+    job("end not passed on", GROUP, "every_task", without(r"work_queue\.put_nowait\(")),
+    job("what is not done unsaid", JOB, ENDS, (r"return self\.queued .*", "return 0")),
+    job("status 0 after Ctrl-C", JOB, "ctrl_c", ("return 130", "return 0")),
+    job("status 0 after a failure", JOB, "every_python", ("well else 1", "well else 0")),
+    # How many, how fast, how much
+    job("unbounded", JOB, "in_the_queue", ("MAX_SIZE = 100", "MAX_SIZE = 0")),
+    job("unbounded in memory", JOB, "memory", ("MAX_SIZE = 100", "MAX_SIZE = 0")),
+    job("all in memory", JOB, "memory", (r"in self\._tasks_batch", "in [*self._tasks_batch]")),
+    job("24 workers", JOB, "25", ("NUM_WORKERS = 25", "NUM_WORKERS = 24")),
+    job(
+        "slow workers",
+        JOB,
+        "as_fast",
+        (r"(async def perform.*\n)", r"\1        await asyncio.sleep(0.05)\n"),
+    ),
+    job("wall clock", JOB, "clock", (r"time\.monotonic", "time.time")),
+    job("moving progress in a pipe", JOB, "in_a_pipe", (r"_moves = .*", "_moves = True")),
+    job("plain progress on a terminal", JOB, "on_a_term", (r"_moves = .*", "_moves = False")),
+    job("no progress", JOB, "progress", (r"Progress\(total\) if.*else ", "")),
+    # The drafts, which must show the fault that the page shows
+    job("draft waits", EMPTY, "naive", (r"sleep\(0\.01\)", "sleep(1)")),
+    job(
+        "draft fails well", NAIVE, "naive", (r"float\(secs\)", "float(secs.replace('oops', '0'))")
+    ),
+    job(
         "draft gathers",
-        "job_naive.py",
+        NAIVE,
         "naive",
         (r"(    still_open)", r"    await asyncio.gather(*tasks, return_exceptions=True)\n\1"),
     ),
