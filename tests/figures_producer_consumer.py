@@ -76,13 +76,13 @@ def draw() -> None:
         axes.plot(counts, peaks, "o-", color=colour, linewidth=2, label=name)
         for count, peak in zip(counts, peaks, strict=True):
             if (name, count) != (UNBOUNDED, counts[0]):  # as good as the other's
-                above = 7 if name == UNBOUNDED else -15
+                offset = (-6, 5) if name == UNBOUNDED else (0, -15)
                 axes.annotate(
                     f"{peak:.0f} MiB",
                     (count, peak),
-                    (0, above),
+                    offset,
                     textcoords="offset points",
-                    ha="center",
+                    ha="right" if name == UNBOUNDED else "center",
                     color=colour,
                 )
     axes.set_xscale("log")
