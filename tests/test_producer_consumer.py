@@ -217,7 +217,7 @@ def oops_later(error: BaseException) -> Callable[..., Any]:
 
 def trouble() -> list[Any]:
     errors = (ValueError("oops"), asyncio.CancelledError("oops"), TimeoutError("oops"))
-    return [make(error) for make in (oops, oops_later) for error in (*errors, Odd("oops"))]
+    return [kind(error) for kind in (oops, oops_later) for error in (*errors, Odd("oops"))]
 
 
 every_trouble = pytest.mark.parametrize("raises", trouble())
