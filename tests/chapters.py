@@ -25,6 +25,17 @@ def numbered() -> list[str]:
     return [chapter for chapter in chapters() if chapter[0].isdigit()]
 
 
+def companions() -> list[str]:
+    """The names of the companion chapters, whose scripts come once."""
+    folders = {script.parent.name for script in EXAMPLES.glob("*/*.py")}
+    return sorted(folders - set(chapters()))
+
+
+def clients(chapter: str) -> tuple[str, ...]:
+    """The folders its scripts are in; a companion's are in the chapter's own."""
+    return CLIENTS if chapter in chapters() else ("",)
+
+
 def scripts() -> list[Path]:
     """Every example script."""
     return sorted(EXAMPLES.glob("**/*.py"))

@@ -19,14 +19,15 @@ from pathlib import Path
 
 import broker as brokers
 from broker import BrokerError, say
-from chapters import chapters
+from chapters import chapters, companions
 from plotting import FIGURES
 
 
 def modules() -> dict[str, str]:
     """By chapter: the module that makes its figures."""
     here = Path(__file__).parent
-    found = {chapter: f"figures_{chapter.replace('-', '_')}" for chapter in chapters()}
+    every = (*chapters(), *companions())
+    found = {chapter: f"figures_{chapter.replace('-', '_')}" for chapter in every}
     return {chapter: name for chapter, name in found.items() if (here / f"{name}.py").exists()}
 
 

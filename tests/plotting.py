@@ -18,12 +18,17 @@ FIGURES = DOCS / "figures"
 GREY, RED, BLUE = "#7a7a7a", "#c2410c", "#0e7490"
 
 
-def about(broker: Broker) -> dict[str, Any]:
-    """When, where and with what a record is made."""
-    return {
+def about(broker: Broker | None) -> dict[str, Any]:
+    """When, where and with what a record is made; without a broker, if it had none."""
+    found = {
         "date": datetime.date.today().isoformat(),
         "machine": f"{os.cpu_count()} cores, {platform.system()}",
         "python": platform.python_version(),
+    }
+    if not broker:
+        return found
+    return {
+        **found,
         "rabbitmq": broker.version,
         "clients": {name: version(name) for name in CLIENTS},
     }
@@ -31,6 +36,8 @@ def about(broker: Broker) -> dict[str, Any]:
 
 def made_with(about: dict[str, Any]) -> str:
     """The lines under a figure that say when and with what it was recorded."""
+    if "rabbitmq" not in about:
+        return f"{about['date']}, Python {about['python']}, {about['machine']}"
     versions = ", ".join(f"{name} {number}" for name, number in about["clients"].items())
     return f"{about['date']}\nRabbitMQ {about['rabbitmq']}, {versions}"
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import broker as brokers
 from broker import BrokerError
-from chapters import ROOT, chapters
+from chapters import ROOT, chapters, companions
 from conftest import HANDLE
 from cuts import Cut
 
@@ -33,7 +33,8 @@ COMMON = ("test_transcripts", "test_scripts", "test_docs")
 
 def all_cuts() -> list[Cut]:
     """The acts of sabotage of all chapters that have some."""
-    modules = (f"cuts_{chapter.replace('-', '_')}" for chapter in chapters())
+    every = (*chapters(), *companions())
+    modules = (f"cuts_{chapter.replace('-', '_')}" for chapter in every)
     here = Path(__file__).parent
     return [
         found

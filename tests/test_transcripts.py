@@ -1,4 +1,4 @@
-"""Every console transcript on every page, once per client."""
+"""Every console transcript on every page: once per client, a companion's once."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from urllib.parse import unquote
 
 import pytest
 from broker import Broker
-from chapters import CLIENTS, EXAMPLES, chapters, page, reader_environment
+from chapters import EXAMPLES, chapters, clients, companions, page, reader_environment
 from player import Player, Scenario, scenarios, write_shim
 
 ALL = [
     scenario
-    for chapter in chapters()
-    for client in CLIENTS
+    for chapter in (*chapters(), *companions())
+    for client in clients(chapter)
     for scenario in scenarios(page(chapter), client)
 ]
 
 
 def parametrize(found: list[Scenario]) -> pytest.MarkDecorator:
-    names = [f"{s.page.stem}-{s.client}-{s.title.replace(' ', '-')}" for s in found]
+    names = ["-".join(filter(None, (s.page.stem, s.client, *s.title.split()))) for s in found]
     return pytest.mark.parametrize("scenario", found, ids=names)
 
 
