@@ -68,9 +68,7 @@ def test_the_receiver_waits_for_a_message(run: Start, client: str, other: str) -
     started = receiver(run, other)
     send(run, client)
     started.wait_for(RECEIVED)
-    send(run, client)
-    started.wait_for(RECEIVED, count=2)
-    assert (started.interrupt(), len(started.stdout), started.stderr) == (0, 3, [])
+    assert (started.interrupt(), started.stdout, started.stderr) == (0, [WAITING, RECEIVED], [])
 
 
 def test_the_official_sender_and_our_receiver(
@@ -201,7 +199,7 @@ def test_sent_is_not_said_of_a_message_that_the_broker_refuses(
 
 
 def test_received_messages_are_forgotten_before_they_are_printed(
-    run: Start, client: str, other: str, channel: BlockingChannel
+    run: Start, client: str, channel: BlockingChannel
 ) -> None:
     """What automatic acknowledgment costs, and the page says."""
     stopped = receiver(run, client)
@@ -212,7 +210,7 @@ def test_received_messages_are_forgotten_before_they_are_printed(
     stopped.process.kill()
     stopped.wait()
     assert stopped.stdout == [WAITING]
-    second = receiver(run, other)
+    second = receiver(run, client)
     publish(channel, "after")
     second.wait_for("'after'")
     assert second.stdout == [WAITING, " [x] Received 'after'"]
@@ -250,10 +248,9 @@ def test_wrong_password_and_wrong_vhost(
     assert_one_line(nowhere, f"{where}no-such-vhost", "make doctor")
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_a_url_that_is_none(run: Start, client: str, name: str) -> None:
+def test_a_url_that_is_none(run: Start, client: str) -> None:
     for url in ("localhost", "amqp://localhost:port/"):
-        assert_one_line(run(client, name, url=url), url.split("/")[-1], "make doctor")
+        assert_one_line(run(client, "send.py", url=url), url.split("/")[-1], "make doctor")
 
 
 @pytest.mark.parametrize("name", SCRIPTS[:2])
@@ -291,17 +288,3 @@ def test_the_connection_closed_under_a_receiver(
 def test_an_idle_receiver_stops_quietly(run: Start, client: str) -> None:
     idle = receiver(run, client)
     assert (idle.interrupt(), idle.stdout, idle.stderr) == (0, [WAITING], [])
-
-
-def test_both_clients_print_the_same(run: Start) -> None:
-    printed = {}
-    for client in CLIENTS:
-        lines = []
-        send(run, client)
-        for name in ("count.py", "receive.py"):
-            script = run(client, name)
-            script.wait_for("Consumers" if name == "count.py" else RECEIVED)
-            script.interrupt() if name == "receive.py" else script.wait()
-            lines.append((script.stdout, script.stderr))
-        printed[client] = lines
-    assert printed["pika"] == printed["aio-pika"]
