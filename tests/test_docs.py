@@ -49,7 +49,7 @@ class TestChapter:
 
     def test_has_every_script_for_each_client(self, chapter: str) -> None:
         first, *others = (
-            {path.name for path in (EXAMPLES / chapter / client).iterdir()}
+            {path.name for path in (EXAMPLES / chapter / client).glob("*.py")}
             for client in clients(chapter)
         )
         assert all(other == first for other in others)
