@@ -244,7 +244,7 @@ def test_the_queue_deleted_under_a_receiver(
         pytest.skip("only rabbitmqctl can delete another connection's exclusive queue")
     victim = receiver(run, client, "error")
     vhost = url.rpartition("/")[2]
-    (queue,) = broker.ctl("list_queues", "--quiet", "-p", vhost, "name").split()[1:]
+    (queue,) = [each["name"] for each in broker.call_api("GET", f"queues/{vhost}")]
     broker.ctl("delete_queue", "--quiet", "-p", vhost, queue)
     assert_one_line(victim, "the broker ended the consumer", "make doctor")
 
