@@ -78,7 +78,6 @@ CUTS = [
         f"aio-pika/{DRAFT}",
         "draft_says",
         (r"channel\(\)", "channel(on_return_raises=True)"),
-        (r" *mandatory=False,\n", ""),
     ),
     # The receiver
     sabotage(

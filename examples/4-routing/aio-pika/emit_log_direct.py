@@ -19,7 +19,8 @@ AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
 
 async def main(severity: str, text: str) -> None:
     async with await aio_pika.connect(AMQP_URL) as connection:
-        # Raise if no queue is bound with this key; else it is only logged.
+        # Raise if no queue is bound with this key. By default, publish
+        # returns the message instead, and nobody looks at that.
         channel = await connection.channel(on_return_raises=True)
         exchange = await channel.declare_exchange("direct_logs", "direct")
         try:

@@ -23,7 +23,6 @@ async def main(severity: str, text: str) -> None:
         await exchange.publish(
             aio_pika.Message(os.fsencode(text)),
             routing_key=severity,
-            mandatory=False,
         )
         print(f" [x] Sent {severity!r}:{text!r}")
 

@@ -19,7 +19,7 @@ AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
 
 async def main(routing_key: str, text: str) -> None:
     async with await aio_pika.connect(AMQP_URL) as connection:
-        # Raise if no binding matches; else that is only logged.
+        # Raise if no binding matches; by default, publish returns quietly.
         channel = await connection.channel(on_return_raises=True)
         exchange = await channel.declare_exchange("topic_logs", "topic")
         try:
