@@ -1,0 +1,268 @@
+"""The promises of docs/4-routing.rst, each with a test that can break it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from broker import Broker
+from conftest import Starter, assert_one_line, poll
+from pika.adapters.blocking_connection import BlockingChannel
+from running import Script
+
+CHAPTER = "4-routing"
+SENDER, DRAFT, RECEIVER = (
+    "emit_log_direct.py",
+    "emit_log_direct_silent.py",
+    "receive_logs_direct.py",
+)
+ALL = [(SENDER, "error", "text"), (DRAFT, "error", "text"), (RECEIVER, "error")]
+
+Start = Callable[..., Script]
+
+
+@pytest.fixture
+def run(start: Starter) -> Start:
+    return partial(start, CHAPTER)
+
+
+def receiver(run: Start, client: str, *severities: str) -> Script:
+    """A receiver that is ready."""
+    return run(client, RECEIVER, *severities).wait_for(
+        " [*] Waiting for logs. To exit press CTRL+C"
+    )
+
+
+def emit(run: Start, client: str, *words: str | bytes, name: str = SENDER) -> None:
+    """Send a log message as the reader does, and see it taken by a queue."""
+    sender = run(client, name, *words)
+    assert (sender.wait(), sender.stderr) == (0, []), sender
+    assert sender.stdout[0].startswith(" [x] Sent "), sender
+
+
+def received(script: Script) -> list[str]:
+    """What a receiver has printed, without its first line and the voice."""
+    return [line.removeprefix(" [x] Received ") for line in script.stdout[1:]]
+
+
+def official_publish(channel: BlockingChannel, severity: str, text: str | bytes) -> None:
+    """As the official emit_log_direct.py does it; confirmed, here."""
+    channel.exchange_declare(exchange="direct_logs", exchange_type="direct")
+    body = text.encode() if isinstance(text, str) else text
+    channel.basic_publish(exchange="direct_logs", routing_key=severity, body=body)
+
+
+def official_queue(channel: BlockingChannel, *severities: str) -> str:
+    """As the official receive_logs_direct.py does it; the test gets from it."""
+    channel.exchange_declare(exchange="direct_logs", exchange_type="direct")
+    queue = channel.queue_declare(queue="", exclusive=True).method.queue
+    for severity in severities:
+        channel.queue_bind(exchange="direct_logs", queue=queue, routing_key=severity)
+    return queue
+
+
+def bindings(broker: Broker, url: str) -> list[str]:
+    """The keys with which queues are bound to the exchange."""
+    path = f"exchanges/{url.rpartition('/')[2]}/direct_logs/bindings/source"
+    return sorted(each["routing_key"] for each in broker.call_api("GET", path))
+
+
+# --- The lesson: who gets what ---------------------------------------------
+
+
+def test_each_gets_what_it_asked_for(run: Start, client: str, other: str) -> None:
+    """Several keys on one queue, and one key on two queues; in order, each once."""
+    first = receiver(run, other, "warning", "error")
+    second = receiver(run, client, "info", "error")
+    sent = ["info", "warning", "error"]
+    for number, severity in enumerate(sent):
+        emit(run, client, severity, "message", str(number))
+    first.wait_for("message 2")
+    second.wait_for("message 2")
+
+    def expected(*wanted: str) -> list[str]:
+        return [f"'{s}':'message {i}'" for i, s in enumerate(sent) if s in wanted]
+
+    assert received(first) == expected("warning", "error")
+    assert received(second) == expected("info", "error")
+
+
+def test_the_same_key_twice_delivers_once(
+    run: Start, client: str, broker: Broker, url: str, channel: BlockingChannel
+) -> None:
+    twice = receiver(run, client, "error", "error", "last")
+    assert bindings(broker, url) == ["error", "last"]
+    official_publish(channel, "error", "one")
+    # A second copy would have come before this.
+    official_publish(channel, "last", "two")
+    twice.wait_for("two")
+    assert received(twice) == ["'error':'one'", "'last':'two'"]
+
+
+def test_a_key_is_compared_letter_by_letter(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    listening = receiver(run, client, "error", "*", "#")
+    for key in ("Error", "error ", " error", "errors", "error.disk", ""):
+        official_publish(channel, key, "other")
+    official_publish(channel, "error", "this")
+    listening.wait_for("this")
+    assert received(listening) == ["'error':'this'"]
+
+
+# --- With the official scripts ---------------------------------------------
+
+
+@pytest.mark.parametrize("name", [SENDER, DRAFT])
+def test_our_sender_and_official_receivers(
+    run: Start, client: str, channel: BlockingChannel, name: str
+) -> None:
+    queue = official_queue(channel, "warning", "error")
+    emit(run, client, "error", "to", "elsewhere", name=name)
+    method, _, body = channel.basic_get(queue, auto_ack=True)
+    assert method
+    assert (method.routing_key, body) == ("error", b"to elsewhere")
+
+
+def test_official_senders_and_our_receiver(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    channel.exchange_declare(exchange="direct_logs", exchange_type="direct")
+    ours = receiver(run, client, "error")
+    official_publish(channel, "error", "from elsewhere")
+    assert received(ours.wait_for("elsewhere")) == ["'error':'from elsewhere'"]
+
+
+# --- A severity that nobody asked for ---------------------------------------
+
+
+def test_sent_is_only_said_of_what_a_queue_has(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    official_queue(channel, "error")
+    lost = run(client, SENDER, "eror", "gone")
+    assert (lost.wait(), lost.stdout) == (1, [])
+    assert lost.stderr == [" [!] Lost 'eror':'gone': no queue takes it"]
+    emit(run, client, "error", "there")
+
+
+def test_the_draft_says_sent_of_what_is_lost(run: Start, client: str) -> None:
+    """And nothing is kept for a receiver that comes later."""
+    emit(run, client, "early", "gone", name=DRAFT)
+    late = receiver(run, client, "early")
+    emit(run, client, "early", "there", name=DRAFT)
+    late.wait_for("there")
+    assert received(late) == ["'early':'there'"]
+
+
+def test_a_receiver_that_ends_leaves_nothing(
+    run: Start, client: str, broker: Broker, url: str
+) -> None:
+    killed, interrupted = receiver(run, client, "killed"), receiver(run, client, "stopped")
+    assert bindings(broker, url) == ["killed", "stopped"]
+    assert killed.signal(signal.SIGKILL) == -signal.SIGKILL
+    assert interrupted.interrupt() == 0
+    poll(lambda: bindings(broker, url), [])
+    vhost = url.rpartition("/")[2]
+    poll(lambda: broker.call_api("GET", f"queues/{vhost}"), [])
+
+
+# --- Any text ----------------------------------------------------------------
+
+
+ANY = ["Grüße, 世界 👋", "", 'it\'s "quoted"', "ü" * 127 + "x"]
+
+
+def test_a_severity_is_any_text_of_255_bytes(run: Start, client: str) -> None:
+    listening = receiver(run, client, *ANY)
+    for sender in [run(client, SENDER, text, text) for text in ANY]:
+        assert sender.wait() == 0
+    listening.wait_for("Received", count=len(ANY))
+    assert sorted(received(listening)) == sorted(f"{text!r}:{text!r}" for text in ANY)
+
+
+@pytest.mark.parametrize("key", ["x" * 256, "ü" * 128, b"\xe9"], ids=["long", "wide", "latin-1"])
+def test_a_severity_that_is_none(run: Start, client: str, key: str | bytes) -> None:
+    """In aio-pika 10.2 the wide one is a TypeError, the others ValueErrors."""
+    words = "UnicodeEncodeError" if key == b"\xe9" else "255 bytes"
+    for script in (run(client, SENDER, key, "text"), run(client, RECEIVER, "error", key)):
+        assert_one_line(script, words, "make doctor")
+        assert script.stdout == []
+
+
+def test_a_body_that_is_not_text_ends_no_receiver(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    listening = receiver(run, client, "error")
+    official_publish(channel, "error", b"caf\xe9")
+    emit(run, client, "error", b"caf\xe9", "next")
+    listening.wait_for("next")
+    assert received(listening) == ["'error':'caf\ufffd'", "'error':'caf\ufffd next'"]
+
+
+# --- Mistakes that the reader can fix ---------------------------------------
+
+
+def test_a_severity_without_a_message_sends_nothing(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    """The official script would send "Hello World!", and as info."""
+    queue = official_queue(channel, "error", "info")
+    for name in (SENDER, DRAFT):
+        ended = run(client, name, "error")
+        assert (ended.wait(), ended.stdout) == (2, [])
+        assert ended.stderr == [f"Usage: python {name} SEVERITY MESSAGE..."]
+    assert channel.queue_declare(queue, passive=True).method.message_count == 0
+
+
+def test_an_exchange_of_another_type(run: Start, client: str, channel: BlockingChannel) -> None:
+    channel.exchange_declare("direct_logs", "fanout")
+    for script in [run(client, *arguments) for arguments in ALL]:
+        assert_one_line(script, "PRECONDITION_FAILED", "direct_logs", "make doctor")
+        assert script.stdout == []
+
+
+def test_wrong_password_and_wrong_vhost(run: Start, client: str, broker: Broker) -> None:
+    where = broker.url.rpartition("@")[2]
+    started = [
+        [run(client, *each, url=url) for each in ALL]
+        for url in (f"amqp://guest:secret@{where}", f"{broker.url}no-such-vhost")
+    ]
+    for wrong, nowhere in zip(*started, strict=True):
+        assert_one_line(wrong, where, "ACCESS_REFUSED", "make doctor")
+        assert_one_line(nowhere, f"{where}no-such-vhost", "make doctor")
+        text = nowhere.stderr[0]
+        assert "vhost no-such-vhost not found" in text or "refuses this virtual host" in text
+
+
+def test_the_queue_deleted_under_a_receiver(
+    run: Start, client: str, broker: Broker, url: str
+) -> None:
+    if not broker.rabbitmqctl:
+        pytest.skip("only rabbitmqctl can delete another connection's exclusive queue")
+    victim = receiver(run, client, "error")
+    vhost = url.rpartition("/")[2]
+    (queue,) = [each["name"] for each in broker.call_api("GET", f"queues/{vhost}")]
+    broker.ctl("delete_queue", "--quiet", "-p", vhost, queue)
+    assert_one_line(victim, "the broker ended the consumer", "make doctor")
+
+
+def test_the_connection_closed_under_a_receiver(
+    run: Start, client: str, broker: Broker, url: str
+) -> None:
+    victim = receiver(run, client, "error")
+    vhost = url.rpartition("/")[2]
+
+    def connections() -> list[str]:
+        return [each["name"] for each in broker.call_api("GET", f"vhosts/{vhost}/connections")]
+
+    poll(lambda: len(connections()), 1)
+    broker.call_api("DELETE", f"connections/{connections()[0]}")
+    assert_one_line(victim, "make broker")
+
+
+def test_an_idle_receiver_stops_quietly(run: Start, client: str) -> None:
+    idle = receiver(run, client, "error")
+    assert (idle.interrupt(), len(idle.stdout), idle.stderr) == (0, 1, []), idle
