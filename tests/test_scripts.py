@@ -24,6 +24,10 @@ SCRIPTS = [
 LONG = {
     "2-work-queues/pika/tasks_worker.py": "sets failing tasks aside",
     "2-work-queues/aio-pika/tasks_worker.py": "and is told when its queue is deleted",
+    "6-rpc/pika/rpc_server.py": "answers errors, and computes in a thread",
+    "6-rpc/aio-pika/rpc_server.py": "answers errors, and computes in a thread",
+    "6-rpc/aio-pika/rpc_client.py": "waits with a timeout; aio-pika's longer tail",
+    "6-rpc/aio-pika/rpc_client_direct.py": "waits with a timeout; aio-pika's longer tail",
 }
 
 every_script = pytest.mark.parametrize(
