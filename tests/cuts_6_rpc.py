@@ -62,11 +62,7 @@ CUTS = [
         "a queue after all",
         f"pika/{DIRECT}",
         "reply_queue",
-        (
-            "    replies: ",
-            '    request.reply_to = DIRECT = channel.queue_declare("", exclusive=True).method.queue\n'
-            "    replies: ",
-        ),
+        (r"    replies: ", "    channel.queue_declare('', exclusive=True)\n    replies: "),
     ),
     # The server
     *servers("no limit", "cannot_be_answered", (r" or int\(request\) > LIMIT", "")),
