@@ -26,6 +26,10 @@ LONG = {
     "2-work-queues/aio-pika/tasks_worker.py": "and is told when its queue is deleted",
     "which-client/pika/ten_at_a_time.py": "what threads take, which is its point",
     "which-client/aio-pika/ten_at_a_time.py": "and what it takes to hear of trouble",
+    "6-rpc/pika/rpc_server.py": "answers errors, and computes in a thread",
+    "6-rpc/aio-pika/rpc_server.py": "answers errors, and computes in a thread",
+    "6-rpc/aio-pika/rpc_client.py": "waits with a timeout; aio-pika's longer tail",
+    "6-rpc/aio-pika/rpc_client_direct.py": "waits with a timeout; aio-pika's longer tail",
 }
 
 every_script = pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Ask without a queue for the reply: python rpc_client_direct.py 30
+
+Run rpc_server.py in another shell; it has ten seconds to answer.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import uuid
+
+import aio_pika
+from aio_pika.exceptions import AMQPError, InvalidFrameError
+
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+TIMEOUT = 10  # seconds
+DIRECT = "amq.rabbitmq.reply-to"  # not a queue: there is nothing to declare
+
+
+async def main(n: str) -> None:
+    async with await aio_pika.connect(AMQP_URL) as connection:
+        channel = await connection.channel(publisher_confirms=False)
+        await channel.declare_queue(
+            "rpc_queue", durable=True, arguments={"x-queue-type": "quorum"}
+        )
+        direct = await channel.get_queue(DIRECT, ensure=False)
+        request = aio_pika.Message(
+            os.fsencode(n),
+            reply_to=DIRECT,
+            correlation_id=str(uuid.uuid4()),
+            expiration=TIMEOUT,  # of no use to anybody after that
+            priority=4,  # normal; aio-pika's own default is lowest
+        )
+        try:
+            replies = direct.iterator(no_ack=True)
+            async with asyncio.timeout(TIMEOUT), replies:
+                print(f" [x] Requesting fib({n})")
+                await channel.default_exchange.publish(request, "rpc_queue")
+                async for reply in replies:
+                    if reply.correlation_id != request.correlation_id:
+                        continue  # the answer to something else
+                    if reply.type == "error":
+                        sys.exit(f" [!] Error: {reply.body.decode()}")
+                    print(f" [.] Got {reply.body.decode()}")
+                    return
+            raise ConnectionError("the broker ended the consumer")
+        except TimeoutError:
+            sys.exit(
+                f" [!] No reply in {TIMEOUT} s: start python rpc_server.py"
+            )
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("Usage: python rpc_client_direct.py N", file=sys.stderr)
+        sys.exit(2)
+    logging.basicConfig(level=logging.ERROR)
+    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+    try:
+        asyncio.run(main(sys.argv[1]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (AMQPError, OSError, RuntimeError, ValueError) as why:
+        where = AMQP_URL.rpartition("@")[2]  # without the password
+        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
+            why = "the broker refuses this virtual host"
+        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")

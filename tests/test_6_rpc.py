@@ -1,0 +1,449 @@
+"""The promises of docs/6-rpc.rst, each with a test that can break it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+from broker import Broker
+from conftest import Starter, altered, assert_one_line, connected, poll, ready
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import ChannelClosedByBroker
+from pika.spec import BasicProperties
+from running import Script
+
+CHAPTER = "6-rpc"
+QUORUM = {"x-queue-type": "quorum"}
+SERVER, CLIENT, DIRECT = "rpc_server.py", "rpc_client.py", "rpc_client_direct.py"
+WAITING = " [*] Waiting for requests. To exit press CTRL+C"
+REFUSED = "fib takes a number from 0 to 35"
+LATE = " [!] No reply in 10 s: start python rpc_server.py"
+
+Start = Callable[..., Script]
+Answer = tuple[str | None, str]  # the reply's type, and its text
+
+both_clients = pytest.mark.parametrize("name", [CLIENT, DIRECT])
+
+
+@pytest.fixture
+def run(start: Starter) -> Start:
+    return partial(start, CHAPTER)
+
+
+def server(run: Start, client: str, **more: str) -> Script:
+    """A server that is ready for requests."""
+    return run(client, SERVER, **more).wait_for(WAITING)
+
+
+def ended(script: Script) -> tuple[int, list[str], list[str]]:
+    return script.wait(), script.stdout, script.stderr
+
+
+def declare(channel: BlockingChannel) -> None:
+    """The queue as the official tutorial declares it."""
+    channel.queue_declare("rpc_queue", durable=True, arguments=QUORUM)
+
+
+def request(channel: BlockingChannel, body: str | bytes, **properties: str | None) -> None:
+    """Send a request with just these properties; without, it has none."""
+    channel.basic_publish(
+        exchange="",
+        routing_key="rpc_queue",
+        properties=BasicProperties(**properties),  # type: ignore[arg-type]
+        body=body,
+    )
+
+
+class OfficialClient:
+    """Asks as the official rpc_client.py does, and takes down what comes."""
+
+    def __init__(self, channel: BlockingChannel) -> None:
+        self.channel = channel
+        declare(channel)
+        self.queue = channel.queue_declare(queue="", exclusive=True).method.queue
+        channel.basic_consume(
+            queue=self.queue, on_message_callback=self.on_response, auto_ack=True
+        )
+        self.replies: dict[str | None, list[Answer]] = {}
+
+    def on_response(self, _channel: object, _method: object, got: object, body: bytes) -> None:
+        assert isinstance(got, BasicProperties)
+        self.replies.setdefault(got.correlation_id, []).append((got.type, body.decode()))
+
+    def ask(self, *bodies: str | bytes) -> None:
+        """Send requests; the nth has the correlation id "n"."""
+        for number, body in enumerate(bodies, 1):
+            request(self.channel, body, reply_to=self.queue, correlation_id=str(number))
+
+    def answers(self, count: int) -> list[Answer]:
+        """Wait for a reply to each of `count` requests; return the first of each."""
+        wanted = [str(number) for number in range(1, count + 1)]
+
+        def answered() -> list[str]:
+            self.channel.connection.process_data_events(0)  # type: ignore[attr-defined]
+            return sorted(map(str, self.replies))
+
+        poll(answered, sorted(wanted))
+        found = [self.replies[number][0] for number in wanted]
+        self.replies.clear()
+        return found
+
+    def call(self, *bodies: str | bytes) -> list[Answer]:
+        self.ask(*bodies)
+        return self.answers(len(bodies))
+
+
+@pytest.fixture
+def official(channel: BlockingChannel) -> OfficialClient:
+    return OfficialClient(channel)
+
+
+def take(channel: BlockingChannel) -> tuple[BasicProperties, bytes]:
+    """Take a request as a server does, and ack it."""
+    found: list[tuple[BasicProperties, bytes]] = []
+
+    def there() -> bool:
+        method, properties, body = channel.basic_get("rpc_queue", auto_ack=True)
+        if method and properties and body is not None:
+            found.append((properties, body))
+        return bool(found)
+
+    poll(there, True)
+    return found[0]
+
+
+def reply(channel: BlockingChannel, to: BasicProperties, text: str, **other: str | None) -> None:
+    """Reply as the official rpc_server.py does, or with another correlation id."""
+    number = other.get("correlation_id", to.correlation_id)
+    assert to.reply_to
+    channel.basic_publish(
+        exchange="",
+        routing_key=to.reply_to,
+        properties=BasicProperties(correlation_id=number),
+        body=text,
+    )
+
+
+# --- Question and answer ----------------------------------------------------
+
+
+@both_clients
+def test_every_client_asks_every_server(run: Start, client: str, other: str, name: str) -> None:
+    asked = server(run, other)
+    assert ended(run(client, name, "30")) == (
+        0,
+        [" [x] Requesting fib(30)", " [.] Got 832040"],
+        [],
+    )
+    refused = ended(run(client, name, "ten"))
+    assert refused == (1, [" [x] Requesting fib(ten)"], [f" [!] Error: {REFUSED}"])
+    assert (asked.stdout, asked.stderr) == ([WAITING, " [.] fib(30)", f" [!] {REFUSED}"], [])
+
+
+@both_clients
+def test_a_request_waits_for_the_server(run: Start, client: str, other: str, name: str) -> None:
+    early = run(client, name, "7").wait_for("Requesting")
+    server(run, other)
+    assert ended(early)[1][1:] == [" [.] Got 13"]
+
+
+def test_official_clients_and_our_server(
+    run: Start, client: str, official: OfficialClient
+) -> None:
+    server(run, client)
+    (_, text), (_, error) = official.call("30", "-1")
+    assert int(text) == 832040
+    # An error is no number, so an official client ends, and shows what it is.
+    with pytest.raises(ValueError, match=REFUSED):
+        int(error)
+
+
+@both_clients
+def test_our_client_and_official_servers(
+    run: Start, client: str, channel: BlockingChannel, name: str
+) -> None:
+    declare(channel)  # must not clash with the client's own declaration
+    asking = run(client, name, "30")
+    properties, body = take(channel)
+    assert (int(body), properties.expiration) == (30, "10000")
+    assert properties.correlation_id
+    reply(channel, properties, "832040")
+    assert ended(asking)[:2] == (0, [" [x] Requesting fib(30)", " [.] Got 832040"])
+
+
+def test_requests_are_served_in_order_whoever_sends_them(
+    run: Start, client: str, channel: BlockingChannel, official: OfficialClient
+) -> None:
+    """aio-pika's default priority would let the others' overtake, in 4.3."""
+    first = run("aio-pika", CLIENT, "1").wait_for("Requesting")
+    poll(lambda: ready(channel, "rpc_queue"), 1)
+    official.ask("2")
+    asked = server(run, client).wait_for("fib(2)")
+    assert (asked.stdout[1:], first.wait()) == ([" [.] fib(1)", " [.] fib(2)"], 0)
+
+
+# --- Nobody answers ---------------------------------------------------------
+
+
+@both_clients
+def test_no_server_and_a_request_that_is_never_computed(
+    run: Start, client: str, url: str, channel: BlockingChannel, name: str, tmp_path: Path
+) -> None:
+    copy = altered(CHAPTER, client, name, "TIMEOUT = 10 ", "TIMEOUT = 2 ", tmp_path)
+    with closing(Script(copy, "9", url=url)) as alone:
+        found = ended(alone)
+        took = alone.times[0], time.monotonic()
+    assert found == (1, [" [x] Requesting fib(9)"], [LATE.replace("10", "2")])
+    assert took[1] - took[0] > 1.5
+    official = OfficialClient(channel)
+    asked = server(run, client)
+    assert official.call("8") == [("result", "21")]
+    assert asked.wait_for("fib(8)").stdout == [WAITING, " [.] fib(8)"]
+
+
+@both_clients
+def test_stray_and_duplicate_replies_are_ignored(
+    run: Start, client: str, channel: BlockingChannel, name: str
+) -> None:
+    declare(channel)
+    asking = run(client, name, "6")
+    properties, _ = take(channel)
+    reply(channel, properties, "stray", correlation_id="of another request")
+    reply(channel, properties, "stray", correlation_id=None)
+    # Long enough for the strays to have come alone; a client that took one has ended.
+    time.sleep(0.3)
+    assert asking.process.poll() is None
+    for text in ("8", "duplicate", "duplicate"):
+        reply(channel, properties, text)
+    assert ended(asking) == (0, [" [x] Requesting fib(6)", " [.] Got 8"], [])
+
+
+# --- Requests that are not as they should be --------------------------------
+
+
+def test_a_request_that_cannot_be_answered_gets_an_error(
+    run: Start, client: str, official: OfficialClient
+) -> None:
+    asked = server(run, client)
+    bad = ["ten", "", "-1", "36", "1e3", "3.5", "9" * 1000, b"\xff\x00"]
+    assert official.call(*bad, "0") == [("error", REFUSED)] * len(bad) + [("result", "0")]
+    (kind, text), after = official.call("9" * 5000, "10")
+    assert (kind, "4300 digits" in text, after) == ("error", True, ("result", "55"))
+    assert (asked.process.poll(), asked.stderr) == (None, [])
+
+
+def test_work_that_raises_is_an_error_for_the_client_alone(
+    client: str, url: str, official: OfficialClient, tmp_path: Path
+) -> None:
+    """The reader's own work may raise anything."""
+    copy = altered(CHAPTER, client, SERVER, "n if n < 2", "1 / n if n < 1", tmp_path)
+    with closing(Script(copy, url=url)) as asked:
+        asked.wait_for(WAITING)
+        error = ("error", "division by zero")
+        assert official.call("0", "0") == [error, error]
+        assert (asked.process.poll(), asked.stderr) == (None, [])
+
+
+def test_a_request_without_reply_to_or_correlation_id(
+    run: Start, client: str, channel: BlockingChannel, official: OfficialClient
+) -> None:
+    asked = server(run, client)
+    request(channel, "1")
+    request(channel, "2", correlation_id="nobody's")
+    request(channel, "ten")
+    request(channel, "3", reply_to=official.queue)
+    for number, name in enumerate(("", "no such queue", "amq.rabbitmq.reply-to.gone.gone"), 4):
+        request(channel, str(number), reply_to=name, correlation_id="x")
+    asked.wait_for("[.] fib(6)")
+
+    def came() -> dict[str | None, list[Answer]]:
+        official.channel.connection.process_data_events(0)  # type: ignore[attr-defined]
+        return official.replies
+
+    poll(came, {None: [("result", "2")]})
+    official.replies.clear()
+    assert official.call("8") == [("result", "21")]
+    assert (asked.process.poll(), asked.stderr, len(asked.stdout)) == (None, [], 9)
+
+
+@both_clients
+def test_a_client_that_has_gone(
+    run: Start, client: str, official: OfficialClient, name: str
+) -> None:
+    asked = server(run, client)
+    gone = run(client, name, "33")
+    asked.wait_for("fib(33)")
+    gone.process.kill()
+    gone.wait()
+    assert official.call("8") == [("result", "21")]
+    assert (asked.process.poll(), asked.stderr) == (None, [])
+
+
+# --- Several servers --------------------------------------------------------
+
+
+def test_two_servers_share_and_a_busy_one_gets_no_more(
+    run: Start, client: str, other: str, official: OfficialClient
+) -> None:
+    pair = [server(run, client), server(run, other)]
+    official.ask("33", *"123356")
+    assert official.answers(7)[1:] == [("result", fib) for fib in "112358"]
+    quick, busy = sorted((each.stdout[1:] for each in pair), key=len, reverse=True)
+    assert busy == [" [.] fib(33)"]
+    assert quick == [f" [.] fib({number})" for number in "123356"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_server_that_ends_in_mid_request_loses_nothing(
+    run: Start,
+    client: str,
+    other: str,
+    channel: BlockingChannel,
+    official: OfficialClient,
+    how: signal.Signals,
+) -> None:
+    first = server(run, client)
+    official.ask("33", "5")
+    status = first.wait_for("fib(33)").signal(how)
+    assert (status, first.stderr) == (0 if how == signal.SIGINT else -how, [])
+    second = server(run, other)
+    assert official.answers(2) == [("result", "3524578"), ("result", "5")]
+    assert sorted(second.stdout[1:]) == [" [.] fib(33)", " [.] fib(5)"]
+    assert second.interrupt() == 0
+    poll(lambda: ready(channel, "rpc_queue"), 0)
+
+
+BUSY = """
+    import time
+    end = time.monotonic() + n
+    while time.monotonic() < end:
+        pass
+"""
+
+
+def test_heartbeats_go_on_while_it_computes(
+    client: str, url: str, official: OfficialClient, tmp_path: Path
+) -> None:
+    """The broker cuts off who is silent for three times the heartbeat at most."""
+    head = "def fib(n: int) -> int:\n"
+    copy = altered(CHAPTER, client, SERVER, head, head + BUSY[1:], tmp_path)
+    copy.write_text(copy.read_text().replace("    return n if n < 2 else", "    return n or"))
+    with closing(Script(copy, url=f"{url}?heartbeat=1")) as busy:
+        busy.wait_for(WAITING)
+        assert official.call("5") == [("result", "5")]
+        assert busy.stdout == [WAITING, " [.] fib(5)"]
+        assert busy.process.poll() is None
+
+
+# --- Direct reply-to --------------------------------------------------------
+
+
+@both_clients
+def test_only_one_of_the_clients_needs_a_reply_queue(
+    run: Start, client: str, broker: Broker, url: str, channel: BlockingChannel, name: str
+) -> None:
+    declare(channel)
+
+    def queues() -> set[str]:
+        return {each["name"] for each in broker.call_api("GET", f"queues/{vhost}")}
+
+    vhost = url.rpartition("/")[2]
+    asking = run(client, name, "6")
+    properties, _ = take(channel)
+    assert properties.reply_to
+    if name == DIRECT:
+        assert properties.reply_to.startswith("amq.rabbitmq.reply-to.")
+        assert queues() == {"rpc_queue"}
+    else:
+        assert properties.reply_to.startswith("amq.gen-")
+        assert queues() == {"rpc_queue", properties.reply_to}
+    reply(channel, properties, "8")
+    assert asking.wait() == 0
+    poll(queues, {"rpc_queue"})
+
+
+def test_what_direct_reply_to_demands(channel: BlockingChannel, url: str) -> None:
+    declare(channel)
+    with connected(url) as other, pytest.raises(ChannelClosedByBroker, match="cannot acknowledge"):
+        other.basic_consume("amq.rabbitmq.reply-to", print)
+    with connected(url) as other, pytest.raises(ChannelClosedByBroker, match="reply consumer"):
+        request(other, "1", reply_to="amq.rabbitmq.reply-to", correlation_id="1")
+    assert ready(channel, "rpc_queue") == 0
+
+
+# --- Mistakes that the reader can fix -----------------------------------------
+
+
+ALL = [(CLIENT, "1"), (DIRECT, "1"), (SERVER, None)]
+
+
+def run_one(run: Start, client: str, name: str, number: str | None, url: str) -> Script:
+    return run(client, name, *([number] if number else []), url=url)
+
+
+@pytest.mark.parametrize(("name", "number"), ALL)
+def test_wrong_password_and_wrong_vhost(
+    run: Start, client: str, broker: Broker, name: str, number: str | None
+) -> None:
+    where = broker.url.rpartition("@")[2]
+    wrong = run_one(run, client, name, number, f"amqp://guest:secret@{where}")
+    nowhere = run_one(run, client, name, number, f"{broker.url}no-such-vhost")
+    assert_one_line(wrong, where, "ACCESS_REFUSED", "make doctor")
+    assert_one_line(nowhere, f"{where}no-such-vhost", "make doctor")
+
+
+@pytest.mark.parametrize(("name", "number"), ALL)
+def test_a_queue_of_that_name_with_other_arguments(
+    run: Start, client: str, channel: BlockingChannel, url: str, name: str, number: str | None
+) -> None:
+    channel.queue_declare("rpc_queue", durable=True, arguments={"x-queue-type": "classic"})
+    script = run_one(run, client, name, number, url)
+    assert_one_line(script, "PRECONDITION_FAILED", "x-queue-type", "make doctor")
+    assert script.stdout == []
+
+
+@both_clients
+def test_two_numbers_are_one_too_many(run: Start, client: str, name: str) -> None:
+    found = ended(run(client, name, "1", "2", url="amqp://unused/"))
+    assert found == (2, [], [f"Usage: python {name} N"])
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_the_queue_deleted_under_a_server(
+    run: Start, client: str, channel: BlockingChannel, busy: bool
+) -> None:
+    victim = server(run, client)
+    if busy:
+        request(channel, "32")
+        victim.wait_for("fib(32)")
+    channel.queue_delete("rpc_queue")
+    assert_one_line(victim, "the broker ended the consumer", "make doctor")
+
+
+@pytest.mark.parametrize(("name", "number"), ALL)
+def test_the_connection_closed_while_it_waits(
+    run: Start, client: str, broker: Broker, url: str, name: str, number: str | None
+) -> None:
+    victim = run_one(run, client, name, number, url)
+    victim.wait_for("Requesting" if number else WAITING)
+    vhost = url.rpartition("/")[2]
+
+    def connections() -> list[str]:
+        return [each["name"] for each in broker.call_api("GET", f"vhosts/{vhost}/connections")]
+
+    poll(lambda: len(connections()), 1)
+    broker.call_api("DELETE", f"connections/{connections()[0]}")
+    assert_one_line(victim, "Failed at", "make broker")
+
+
+def test_ctrl_c_is_quiet(run: Start, client: str) -> None:
+    idle = server(run, client)
+    assert (idle.interrupt(), idle.stdout, idle.stderr) == (0, [WAITING], [])
+    for name in (CLIENT, DIRECT):
+        alone = run(client, name, "1").wait_for("Requesting")
+        assert (alone.interrupt(), len(alone.stdout), alone.stderr) == (130, 1, [])
