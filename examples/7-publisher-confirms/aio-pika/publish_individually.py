@@ -26,10 +26,10 @@ async def main(count: int) -> None:
         done, started = 0, time.monotonic()
         try:
             for number in range(1, count + 1):
-                body = f"event {number}".encode()
-                # 4 is the normal priority; aio-pika's own default is lowest.
                 message = aio_pika.Message(
-                    body, delivery_mode=STORED, priority=4
+                    f"event {number}".encode(),
+                    delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                    priority=4,  # normal; aio-pika's own default is lowest
                 )
                 try:
                     await channel.default_exchange.publish(message, QUEUE)
