@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from statistics import median
 from urllib.parse import quote
 
+import aio_pika
+import aiormq
 import broker as brokers
+import pika
 import pytest
 from broker import Broker
-from chapters import CLIENTS
+from chapters import CLIENTS, page
 from conftest import Starter, altered, assert_one_line, connected, poll, ready
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import NackError
+from pika.exceptions import AMQPError, NackError
 from running import Script
 from wiretap import Wiretap
 
 CHAPTER = "7-publisher-confirms"
+PAGE = page(CHAPTER).read_text()
 QUEUE = "confirmed_events"
 QUORUM = {"x-queue-type": "quorum"}
 ONE, BATCHES, ASYNC = (
@@ -277,15 +282,20 @@ def test_what_is_confirmed_survives_a_broker_that_is_killed(
     start: Starter, restartable: brokers.OwnedBroker, private_url: str
 ) -> None:
     """Both clients at once, because a restart takes its time."""
-    scripts = [start(CHAPTER, each, ASYNC, "10000000", url=private_url) for each in CLIENTS]
     with connected(private_url) as channel:
         declare(channel)
+    with ExitStack() as stack:
+        taps = [stack.enter_context(Wiretap(private_url, holding=False)) for _ in CLIENTS]
+        scripts = [
+            start(CHAPTER, client, ASYNC, "10000000", url=tap.url)
+            for client, tap in zip(CLIENTS, taps, strict=True)
+        ]
         # Some seconds after its declaration the queue is on disk: see chapter 2.
         time.sleep(5)
-        poll(lambda: ready(channel, QUEUE) > 1000, True)
-    restartable.kill()
-    for script in scripts:
-        assert_one_line(script, "Failed at localhost:", "make broker")
+        poll(lambda: min(len(tap.told) for tap in taps) > 100, True)
+        restartable.kill()
+        for script in scripts:
+            assert_one_line(script, "Failed at localhost:", "make broker")
     restartable.start()
     assert_none_is_lost(scripts, ASYNC, private_url)
 
@@ -341,17 +351,43 @@ def test_a_confirm_alone_does_not_mean_that_a_queue_has_it(
         assert (script.wait(), script.stdout) == (0, [" [x] Confirmed 'lost'"]), script
 
 
-def test_an_exchange_that_is_not_there_closes_the_channel(
-    client: str, url: str, tmp_path: Path
-) -> None:
-    old, new = (
-        ('exchange=""', 'exchange="nowhere"')
-        if client == "pika"
-        else ("channel.default_exchange", '(await channel.get_exchange("nowhere", ensure=False))')
-    )
-    copy = altered(CHAPTER, client, EXPLAIN, old, new, tmp_path)
-    with closing(Script(copy, "any", "lost", url=url)) as script:
-        assert_one_line(script, "NOT_FOUND", "nowhere")
+def of_pika(url: str, settings: str, exchange: str, queue: str) -> str:
+    with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+        channel = connection.channel()
+        if "by default" not in settings:
+            channel.confirm_delivery()
+        try:
+            channel.basic_publish(exchange, queue, b"x", mandatory="mandatory" in settings)
+            connection.process_data_events(time_limit=1)
+        except AMQPError as error:
+            return type(error).__name__
+        return "nothing, then a closed channel" if channel.is_closed else "nothing"
+
+
+async def of_aio_pika(url: str, settings: str, exchange: str, queue: str) -> str:
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel(on_return_raises="raises" in settings)
+        to = await channel.get_exchange(exchange, ensure=False)
+        try:
+            result = await to.publish(aio_pika.Message(b"x"), queue)
+        except aio_pika.exceptions.AMQPError as error:
+            return type(error).__name__
+        returned = isinstance(getattr(result, "delivery", None), aiormq.spec.Basic.Return)
+        return "returned as the result" if returned else "nothing"
+
+
+def test_the_table_of_answers(broker: Broker, url: str, channel: BlockingChannel) -> None:
+    limit(broker, url, channel, 1)
+    rows = re.findall(r"^   \* - ((?:pika|aio|and).+)\n((?:     - .+\n)+)", PAGE, re.MULTILINE)
+    assert len(rows) == 5
+    for settings, cells in rows:
+        ask = of_aio_pika if "aio-pika" in settings else of_pika
+        said = re.findall(r"- (.+)", cells.replace("``", ""))
+        found = []
+        for exchange, queue in (("", "nowhere"), ("", QUEUE), ("nowhere", QUEUE)):
+            answer = ask(url, settings, exchange, queue)
+            found.append(answer if isinstance(answer, str) else asyncio.run(answer))
+        assert found == said, settings
 
 
 # --- Speed --------------------------------------------------------------------

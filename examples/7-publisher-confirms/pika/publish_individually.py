@@ -27,8 +27,8 @@ def main(count: int) -> None:
     done, started = 0, time.monotonic()
     try:
         for number in range(1, count + 1):
-            body = f"event {number}".encode()
             try:
+                body = f"event {number}".encode()
                 channel.basic_publish("", QUEUE, body, STORED, mandatory=True)
                 done += 1
             except UnroutableError:
