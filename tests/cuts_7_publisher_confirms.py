@@ -29,8 +29,8 @@ CUTS = [
         f"pika/{ASYNC}",
         "slides",
         (
-            r"        while len\(self\.unconfirmed\)",
-            "        if len(self.unconfirmed) > 1:\n            return\n        while len(self.unconfirmed)",
+            r"( +)while len\(self\.u",
+            r"\1if len(self.unconfirmed) > 1:\n\1    return\n\1while len(self.u",
         ),
     ),
     sabotage("smaller batch", f"aio-pika/{BATCHES}", "never_more", ("BATCH = 100", "BATCH = 99")),
