@@ -119,7 +119,9 @@ def declared_in(script: Path) -> list[Declaration]:
             continue
         kind, first, second = DECLARING[node.func.attr]
         given = dict(zip((first, second), map(value, node.args), strict=False))
-        given |= {str(each.arg): value(each.value) for each in node.keywords}
+        given |= {
+            str(each.arg): value(each.value) for each in node.keywords if each.arg != "callback"
+        }
         name = given.pop(first, "")
         if name and not given.get("passive"):
             if second in given:

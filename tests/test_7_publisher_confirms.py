@@ -1,0 +1,435 @@
+"""The promises of docs/7-publisher-confirms.rst, each with a test that can break it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from statistics import median
+from urllib.parse import quote
+
+import aio_pika
+import aiormq
+import broker as brokers
+import pika
+import pytest
+from broker import Broker
+from chapters import CLIENTS, page
+from conftest import Starter, altered, assert_one_line, connected, poll, ready
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, NackError
+from running import Script
+from wiretap import Wiretap
+
+CHAPTER = "7-publisher-confirms"
+PAGE = page(CHAPTER).read_text()
+QUEUE = "confirmed_events"
+QUORUM = {"x-queue-type": "quorum"}
+ONE, BATCHES, ASYNC = (
+    "publish_individually.py",
+    "publish_in_batches.py",
+    "publish_asynchronously.py",
+)
+# By script: how it says that it does it, and how many it leaves unconfirmed.
+HOW = {ONE: "one by one", BATCHES: "in batches", ASYNC: "asynchronously"}
+WINDOW = {ONE: 1, BATCHES: 100, ASYNC: 100}
+EXPLAIN, DEFAULT = "publish_or_explain.py", "publish_by_default.py"
+
+Start = Callable[..., Script]
+every_way = pytest.mark.parametrize("name", HOW)
+
+
+@pytest.fixture
+def run(start: Starter) -> Start:
+    return partial(start, CHAPTER)
+
+
+def confirmed(script: Script, name: str) -> tuple[int, float]:
+    """How many it says are confirmed, in its last line, and how many a second."""
+    pattern = rf" \[x\] Confirmed (\d+) messages {HOW[name]} in \d+\.\d\d s: (\d+) a second"
+    found = re.fullmatch(pattern, script.stdout[-1])
+    assert found, script
+    return int(found[1]), float(found[2])
+
+
+def others(script: Script) -> dict[str, list[int]]:
+    """The messages that it says are not confirmed, by what became of them."""
+    fates: dict[str, list[int]] = {}
+    for line in script.stdout[:-1]:
+        one = re.fullmatch(r" \[!\] (\w+) message (\d+)", line)
+        many = re.fullmatch(r" \[!\] (\w+) (\d+) messages: ([\d ]+)", line)
+        found = one or many
+        assert found, script
+        numbers = [int(each) for each in found[found.re.groups].split()]
+        assert one or int(found[2]) == len(numbers)
+        fates.setdefault(found[1], []).extend(numbers)
+    return fates
+
+
+def declare(channel: BlockingChannel) -> None:
+    channel.queue_declare(QUEUE, durable=True, arguments=QUORUM)
+
+
+def limit(broker: Broker, url: str, channel: BlockingChannel, length: int) -> None:
+    """Give the queue room for about so many messages, and none is in it."""
+    declare(channel)
+    policy = {
+        "pattern": f"^{QUEUE}$",
+        "definition": {"max-length": length, "overflow": "reject-publish"},
+        "apply-to": "queues",
+    }
+    broker.call_api("PUT", f"policies/{url.rpartition('/')[2]}/full", policy)
+
+    def refuses() -> bool:
+        try:
+            channel.basic_publish("", QUEUE, b"filler")
+        except NackError:
+            return True
+        return False
+
+    poll(refuses, True)
+
+
+# --- What is said to be confirmed is there, and nothing else ---------------
+
+
+@every_way
+def test_what_is_confirmed_is_in_the_queue_once_and_in_order(
+    run: Start, client: str, channel: BlockingChannel, name: str
+) -> None:
+    script = run(client, name, "250")
+    assert (script.wait(), script.stderr, len(script.stdout)) == (0, [], 1), script
+    assert confirmed(script, name)[0] == 250
+    assert ready(channel, QUEUE) == 250
+    found = []
+    for method, properties, body in channel.consume(QUEUE, auto_ack=True):
+        assert method
+        assert properties
+        found.append((body, properties.delivery_mode, properties.priority or 4))
+        if len(found) == 250:
+            break
+    assert found == [(f"event {number}".encode(), 2, 4) for number in range(1, 251)]
+
+
+@pytest.mark.parametrize("name", [BATCHES, ASYNC])
+def test_without_an_argument_it_takes_a_number_of_its_own(
+    run: Start, client: str, name: str, url: str
+) -> None:
+    with Wiretap(url, holding=False) as tap:
+        script = run(client, name, url=tap.url)
+        assert script.wait() == 0, script
+        assert confirmed(script, name)[0] == tap.published == len(tap.told) == 2000
+
+
+@every_way
+@pytest.mark.parametrize("number", ["many", "0", "-5", "1.5"])
+def test_a_number_that_is_none(run: Start, client: str, name: str, number: str) -> None:
+    script = run(client, name, number, url="amqp://unused/")
+    assert (script.wait(), script.stdout) == (2, [])
+    assert script.stderr == [f"Usage: python {name} [N]"]
+
+
+# --- How many are unconfirmed at a time -------------------------------------
+
+
+@every_way
+def test_never_more_unconfirmed_than_it_says(
+    run: Start, client: str, name: str, url: str, channel: BlockingChannel
+) -> None:
+    with Wiretap(url) as tap:
+        script = run(client, name, "320", url=tap.url)
+        tap.expect(published=WINDOW[name])
+        tap.open()
+        assert script.wait() == 0, script
+        assert (tap.published, tap.most) == (320, WINDOW[name])
+    assert (confirmed(script, name)[0], ready(channel, QUEUE)) == (320, 320)
+
+
+def test_one_by_one_goes_on_with_each_confirm(run: Start, client: str, url: str) -> None:
+    with Wiretap(url) as tap:
+        run(client, ONE, "10", url=tap.url)
+        for number in range(1, 4):
+            tap.expect(published=number)
+            tap.tell(number)
+        tap.expect(published=4)
+
+
+def test_a_batch_waits_for_the_last_confirm_of_the_one_before(
+    run: Start, client: str, url: str
+) -> None:
+    with Wiretap(url) as tap:
+        run(client, BATCHES, "320", url=tap.url)
+        tap.expect(published=100)
+        tap.tell(98, multiple=True)
+        tap.tell(100)
+        tap.expect(published=100)
+        tap.tell(99)
+        tap.expect(published=200)
+
+
+def test_a_window_slides_with_every_confirm(run: Start, client: str, url: str) -> None:
+    with Wiretap(url) as tap:
+        script = run(client, ASYNC, "320", url=tap.url)
+        tap.expect(published=100)
+        tap.tell(7, multiple=True)
+        tap.expect(published=107)
+        tap.tell(50)
+        tap.expect(published=108)
+        tap.tell(60, multiple=True)  # 52 of them are news
+        tap.expect(published=160)
+        tap.open()
+        assert script.wait() == 0, script
+
+
+# --- What becomes of each message -------------------------------------------
+
+
+@every_way
+@pytest.mark.parametrize("how", ["cut", "interrupt"])
+def test_an_end_in_the_middle_says_what_is_confirmed_and_what_is_unknown(
+    run: Start, client: str, name: str, url: str, how: str
+) -> None:
+    with Wiretap(url) as tap:
+        script = run(client, name, "320", url=tap.url)
+        if name == ONE:
+            for number in range(1, 6):
+                tap.tell(number)
+        else:
+            tap.tell(5, multiple=True)
+        sent = {ONE: 6, BATCHES: 100, ASYNC: 105}[name]
+        tap.expect(published=sent)
+        if how == "interrupt":
+            assert (script.interrupt(), script.stderr) == (1, []), script
+        else:
+            tap.cut()
+            assert_one_line(script, "Failed at localhost:", "make broker")
+    assert others(script) == {"Unknown": list(range(6, sent + 1))}
+    assert confirmed(script, name)[0] == 5
+
+
+@every_way
+def test_a_full_queue_nacks_and_each_nack_is_told(
+    run: Start, client: str, name: str, broker: Broker, url: str, channel: BlockingChannel
+) -> None:
+    limit(broker, url, channel, 10)
+    channel.queue_purge(QUEUE)
+    script = run(client, name, "250")
+    assert (script.wait(), script.stderr) == (1, []), script
+    done, _ = confirmed(script, name)
+    found = others(script)
+    assert set(found) == {"Nacked"}
+    assert done + len(set(found["Nacked"])) == 250
+    assert ready(channel, QUEUE) == done >= 10
+    method, _, body = channel.basic_get(QUEUE, auto_ack=True)
+    assert method
+    assert body == b"event 1"
+
+
+@every_way
+def test_a_message_that_comes_back_is_told_and_the_rest_goes_on(
+    client: str, name: str, url: str, channel: BlockingChannel, tmp_path: Path
+) -> None:
+    """As if three of them were for a queue that isn't there."""
+    old = '"", QUEUE, body' if client == "pika" else "publish(message, QUEUE)"
+    new = old.replace("QUEUE", '"nowhere" if number % 50 == 7 else QUEUE')
+    copy = altered(CHAPTER, client, name, old, new, tmp_path)
+    with closing(Script(copy, "130", url=url)) as script:
+        assert (script.wait(), script.stderr) == (1, []), script
+        assert others(script) == {"Returned": [7, 57, 107]}
+        assert confirmed(script, name)[0] == 127
+    assert ready(channel, QUEUE) == 127
+
+
+def assert_none_is_lost(scripts: list[Script], name: str, url: str) -> None:
+    """All that they call confirmed is there; of what is unknown, some may be."""
+    done = sum(confirmed(script, name)[0] for script in scripts)
+    unknown = [len(others(script).get("Unknown", [])) for script in scripts]
+    assert max(unknown) <= WINDOW[name]
+    with connected(url) as channel:
+        poll(lambda: done <= ready(channel, QUEUE) <= done + sum(unknown), True)
+
+
+@pytest.mark.parametrize("name", [BATCHES, ASYNC])
+def test_the_connection_closed_in_mid_run(
+    run: Start, client: str, name: str, broker: Broker, url: str
+) -> None:
+    script = run(client, name, "10000000")
+    vhost = url.rpartition("/")[2]
+
+    def connections() -> list[str]:
+        return [each["name"] for each in broker.call_api("GET", f"vhosts/{vhost}/connections")]
+
+    poll(lambda: len(connections()), 1)
+    with connected(url) as channel:
+        declare(channel)
+        poll(lambda: ready(channel, QUEUE) > 100, True)
+    broker.call_api("DELETE", f"connections/{quote(connections()[0])}")
+    assert_one_line(script, "CONNECTION_FORCED", "make broker")
+    assert_none_is_lost([script], name, url)
+
+
+@pytest.fixture
+def private_url(restartable: brokers.OwnedBroker) -> Iterator[str]:
+    with restartable.vhost() as url:
+        yield url
+
+
+def test_what_is_confirmed_survives_a_broker_that_is_killed(
+    start: Starter, restartable: brokers.OwnedBroker, private_url: str
+) -> None:
+    """Both clients at once, because a restart takes its time."""
+    with connected(private_url) as channel:
+        declare(channel)
+    with ExitStack() as stack:
+        taps = [stack.enter_context(Wiretap(private_url, holding=False)) for _ in CLIENTS]
+        scripts = [
+            start(CHAPTER, client, ASYNC, "10000000", url=tap.url)
+            for client, tap in zip(CLIENTS, taps, strict=True)
+        ]
+        # Some seconds after its declaration the queue is on disk: see chapter 2.
+        time.sleep(5)
+        poll(lambda: min(len(tap.told) for tap in taps) > 100, True)
+        restartable.kill()
+        for script in scripts:
+            assert_one_line(script, "Failed at localhost:", "make broker")
+    restartable.start()
+    assert_none_is_lost(scripts, ASYNC, private_url)
+
+
+# --- What the broker says, and what the clients make of it ------------------
+
+
+def test_explained(
+    run: Start, client: str, broker: Broker, url: str, channel: BlockingChannel
+) -> None:
+    declare(channel)
+    good = run(client, EXPLAIN, QUEUE, "a", "b")
+    assert (good.wait(), good.stdout, good.stderr) == (0, [" [x] Confirmed 'a b'"], [])
+    assert ready(channel, QUEUE) == 1
+    lost = run(client, EXPLAIN, "nowhere", "c")
+    assert (lost.wait(), lost.stdout) == (1, [])
+    assert lost.stderr == [" [!] Returned 'c': NO_ROUTE"]
+    limit(broker, url, channel, 1)
+    refused = run(client, EXPLAIN, QUEUE, "d")
+    assert (refused.wait(), refused.stdout) == (1, [])
+    assert refused.stderr == [f" [!] Nacked 'd': {QUEUE} refuses it"]
+
+
+def test_the_defaults(
+    run: Start, client: str, broker: Broker, url: str, channel: BlockingChannel
+) -> None:
+    """Neither minds a message that is for nobody; one minds a full queue."""
+    lost = run(client, DEFAULT, "nowhere", "lost")
+    assert (lost.wait(), lost.stdout, lost.stderr) == (0, [" [x] Sent 'lost'"], [])
+    limit(broker, url, channel, 1)
+    before = ready(channel, QUEUE)
+    refused = run(client, DEFAULT, QUEUE, "refused")
+    if client == "pika":
+        assert (refused.wait(), refused.stdout) == (0, [" [x] Sent 'refused'"])
+    else:
+        assert_one_line(refused, "DeliveryError", "Basic.Nack")
+        assert refused.stdout == []
+    assert ready(channel, QUEUE) == before
+
+
+@pytest.mark.parametrize(
+    ("client", "old", "new"),
+    [
+        ("pika", "mandatory=True", "mandatory=False"),
+        ("aio-pika", "on_return_raises=True", "on_return_raises=False"),
+    ],
+)
+def test_a_confirm_alone_does_not_mean_that_a_queue_has_it(
+    client: str, old: str, new: str, url: str, tmp_path: Path
+) -> None:
+    copy = altered(CHAPTER, client, EXPLAIN, old, new, tmp_path)
+    with closing(Script(copy, "nowhere", "lost", url=url)) as script:
+        assert (script.wait(), script.stdout) == (0, [" [x] Confirmed 'lost'"]), script
+
+
+def of_pika(url: str, settings: str, exchange: str, queue: str) -> str:
+    with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+        channel = connection.channel()
+        if "by default" not in settings:
+            channel.confirm_delivery()
+        try:
+            channel.basic_publish(exchange, queue, b"x", mandatory="mandatory" in settings)
+            connection.process_data_events(time_limit=1)
+        except AMQPError as error:
+            return type(error).__name__
+        return "nothing, then a closed channel" if channel.is_closed else "nothing"
+
+
+async def of_aio_pika(url: str, settings: str, exchange: str, queue: str) -> str:
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel(on_return_raises="raises" in settings)
+        to = await channel.get_exchange(exchange, ensure=False)
+        try:
+            result = await to.publish(aio_pika.Message(b"x"), queue)
+        except aio_pika.exceptions.AMQPError as error:
+            return type(error).__name__
+        returned = isinstance(getattr(result, "delivery", None), aiormq.spec.Basic.Return)
+        return "returned as the result" if returned else "nothing"
+
+
+def test_the_table_of_answers(broker: Broker, url: str, channel: BlockingChannel) -> None:
+    limit(broker, url, channel, 1)
+    rows = re.findall(r"^   \* - ((?:pika|aio|and).+)\n((?:     - .+\n)+)", PAGE, re.MULTILINE)
+    assert len(rows) == 5
+    for settings, cells in rows:
+        ask = of_aio_pika if "aio-pika" in settings else of_pika
+        said = re.findall(r"- (.+)", cells.replace("``", ""))
+        found = []
+        for exchange, queue in (("", "nowhere"), ("", QUEUE), ("nowhere", QUEUE)):
+            answer = ask(url, settings, exchange, queue)
+            found.append(answer if isinstance(answer, str) else asyncio.run(answer))
+        assert found == said, settings
+
+
+# --- Speed --------------------------------------------------------------------
+
+
+def test_waiting_for_each_is_the_slowest_by_far(run: Start, client: str) -> None:
+    speeds: dict[str, list[float]] = {name: [] for name in HOW}
+    for _ in range(3):
+        for name in HOW:
+            script = run(client, name, "300")
+            assert script.wait() == 0, script
+            speeds[name].append(confirmed(script, name)[1])
+    slow, *fast = (median(each) for each in speeds.values())
+    assert min(fast) > 2 * slow, speeds
+
+
+# --- Mistakes that the reader can fix -------------------------------------
+
+
+ALL = [*((name, ["3"]) for name in HOW), *((name, [QUEUE, "x"]) for name in (EXPLAIN, DEFAULT))]
+every_script = pytest.mark.parametrize(("name", "arguments"), ALL, ids=[name for name, _ in ALL])
+
+
+@every_script
+def test_wrong_password_and_wrong_vhost(
+    run: Start, client: str, broker: Broker, name: str, arguments: list[str]
+) -> None:
+    where = broker.url.rpartition("@")[2]
+    wrong = run(client, name, *arguments, url=f"amqp://guest:secret@{where}")
+    nowhere = run(client, name, *arguments, url=f"{broker.url}no-such-vhost")
+    assert_one_line(wrong, where, "ACCESS_REFUSED", "make doctor")
+    assert_one_line(nowhere, f"{where}no-such-vhost", "make doctor")
+    text = nowhere.stderr[0]
+    assert "vhost no-such-vhost not found" in text or "refuses this virtual host" in text
+    assert wrong.stdout == nowhere.stdout == []
+
+
+@every_way
+def test_a_queue_of_that_name_with_other_arguments(
+    run: Start, client: str, name: str, channel: BlockingChannel
+) -> None:
+    channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "classic"})
+    script = run(client, name, "3")
+    assert_one_line(script, "PRECONDITION_FAILED", "x-queue-type", "make doctor")
+    assert script.stdout == []
