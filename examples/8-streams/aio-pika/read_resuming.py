@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
@@ -56,14 +57,14 @@ async def main(place: Path) -> None:
         amqp = await channel.get_underlay_channel()  # told of a deleted queue
         amqp.on_consumer_cancel_callbacks.add(lambda _: inbox.put_nowait(None))
         # Again from the event done last, to see that it is still there.
-        where = {"x-stream-offset": "first" if done is None else done}
+        where: Any = {"x-stream-offset": "first" if done is None else done}
         await queue.consume(inbox.put, arguments=where)
         print(" [*] Waiting for events. To exit press CTRL+C")
         resuming = done is not None
-        async with asyncio.timeout(5 if resuming else None) as patience:
+        async with asyncio.timeout(10 if resuming else None) as patience:
             while message := await inbox.get():
                 patience.reschedule(None)
-                offset = message.headers["x-stream-offset"]
+                offset: Any = message.headers["x-stream-offset"]
                 if resuming and offset != done:
                     print(f" [!] Gone since {done}: all before {offset}")
                 if not resuming or offset != done:

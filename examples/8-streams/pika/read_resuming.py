@@ -54,10 +54,10 @@ def main(place: Path) -> None:
     where = {"x-stream-offset": "first" if done is None else done}
     resuming = done is not None
     messages: Any = channel.consume(
-        "events", arguments=where, inactivity_timeout=5
+        "events", arguments=where, inactivity_timeout=10
     )
     for method, properties, body in messages:
-        if not method:  # nothing in five seconds
+        if not method:  # nothing in ten seconds
             if resuming:
                 sys.exit(f" [!] {place} is of another stream")
             continue

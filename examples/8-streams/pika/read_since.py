@@ -5,10 +5,11 @@ import os
 import re
 import sys
 from datetime import UTC, datetime
-from typing import Any
 
 import pika
+from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
+from pika.spec import Basic, BasicProperties
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
 STREAM = {"x-queue-type": "stream", "x-max-length-bytes": 1_000_000_000}
@@ -21,20 +22,28 @@ def parse(since: str) -> str | datetime:
     return datetime.fromtimestamp(max(0, moment), UTC)
 
 
+def on_message(
+    channel: BlockingChannel,
+    method: Basic.Deliver,
+    properties: BasicProperties,
+    body: bytes,
+) -> None:
+    offset = (properties.headers or {})["x-stream-offset"]
+    print(f" [x] Received {os.fsdecode(body)!r} at offset {offset}")
+    channel.basic_ack(method.delivery_tag)
+
+
 def main(since: str | datetime) -> None:
     # Not closed: after a Ctrl-C in pika's own work, close() might hang.
     connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
     channel = connection.channel()
     channel.queue_declare("events", durable=True, arguments=STREAM)
     channel.basic_qos(prefetch_count=100)  # without, it is refused
+    channel.basic_consume(
+        "events", on_message, arguments={"x-stream-offset": since}
+    )
     print(" [*] Waiting for events. To exit press CTRL+C")
-    # pika's other way to consume: it subscribes as the loop begins.
-    where = {"x-stream-offset": since}
-    messages: Any = channel.consume("events", arguments=where)
-    for method, properties, body in messages:
-        offset = properties.headers["x-stream-offset"]
-        print(f" [x] Received {os.fsdecode(body)!r} at offset {offset}")
-        channel.basic_ack(method.delivery_tag)
+    channel.start_consuming()
     raise ConnectionError("the broker ended the consumer")
 
 
