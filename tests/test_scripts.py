@@ -26,7 +26,6 @@ LONG = {
     "2-work-queues/aio-pika/tasks_worker.py": "and is told when its queue is deleted",
     "8-streams/pika/read_resuming.py": "keeps its place, and sees whether it is still there",
     "8-streams/aio-pika/read_resuming.py": "and is told when its stream is deleted",
-    "8-streams/pika/read_since.py": "tells two kinds of time from what is none",
     "8-streams/aio-pika/read_since.py": "is told when its stream is deleted",
 }
 

@@ -48,8 +48,7 @@ if __name__ == "__main__":
     try:
         since = parse(" ".join(sys.argv[1:]))
     except ValueError:
-        usage = "Usage: python read_since.py 5m|1h|7D|2026-11-21T08:30|..."
-        print(usage, file=sys.stderr)
+        print("Usage: python read_since.py 5m|7D|2026-11-21", file=sys.stderr)
         sys.exit(2)
     logging.basicConfig(level=logging.ERROR)
     logging.getLogger("aiormq.connection").disabled = True  # exit says it
