@@ -35,6 +35,9 @@ LONG = {
     "7-publisher-confirms/aio-pika/publish_individually.py": "nacked, returned, unknown",
     "7-publisher-confirms/aio-pika/publish_in_batches.py": "an account of every message",
     "7-publisher-confirms/aio-pika/publish_asynchronously.py": "likewise",
+    "8-streams/pika/read_resuming.py": "keeps its place, and sees whether it is still there",
+    "8-streams/aio-pika/read_resuming.py": "and is told when its stream is deleted",
+    "8-streams/aio-pika/read_since.py": "is told when its stream is deleted",
 }
 
 every_script = pytest.mark.parametrize(

@@ -1,0 +1,568 @@
+"""The promises of docs/8-streams.rst, each with a test that can break it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import broker as brokers
+import pika
+import pytest
+from broker import Broker
+from chapters import CLIENTS
+from conftest import Starter, altered, assert_one_line, poll
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError
+from running import Script
+
+CHAPTER = "8-streams"
+STREAM: dict[str, Any] = {"x-queue-type": "stream", "x-max-length-bytes": 1_000_000_000}
+READY = " [*] Waiting for events. To exit press CTRL+C"
+READERS = (("read.py", "first"), ("read_since.py", "1h"), ("read_resuming.py", "place"))
+
+Start = Callable[..., Script]
+
+
+@pytest.fixture
+def run(tmp_path: Path, start: Starter) -> Start:
+    """After tmp_path, so that no script still writes there when it goes."""
+    return partial(start, CHAPTER)
+
+
+def append(run: Start, client: str, event: str | bytes, **more: str) -> None:
+    """Append an event as the reader does, and see it confirmed."""
+    sender = run(client, "append.py", event, **more)
+    assert (sender.wait(), sender.stderr) == (0, []), sender
+    assert sender.stdout[0].startswith(" [x] Sent "), sender
+
+
+def reader(run: Start, client: str, *words: str, **more: str) -> Script:
+    """`read.py`, or another script, that has subscribed."""
+    return run(client, *words, **more).wait_for(READY)
+
+
+def received(script: Script) -> list[tuple[int, str]]:
+    """Offset and text of what a reader has printed, in its order."""
+    lines = [line for line in script.stdout if " [x] Received " in line]
+    return [(int(line.rpartition(" ")[2]), line.split("'")[1]) for line in lines]
+
+
+def offsets(script: Script) -> list[int]:
+    return [offset for offset, _ in received(script)]
+
+
+def declare(channel: BlockingChannel, **more: object) -> None:
+    """The stream as any other program would declare it."""
+    channel.queue_declare("events", durable=True, arguments={**STREAM, **more})
+
+
+def publish(channel: BlockingChannel, *events: str | bytes) -> None:
+    """Append as any other program would."""
+    for event in events:
+        body = event.encode() if isinstance(event, str) else event
+        channel.basic_publish("", "events", body)
+
+
+def consume(url: str, start: object, count: int, seconds: float = 30) -> list[tuple[int, str]]:
+    """Read `count` events, or as many as there are in that time, as any other program would."""
+    found: list[tuple[int, str]] = []
+    with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+        channel = connection.channel()
+        channel.basic_qos(prefetch_count=100)
+        messages: Any = channel.consume(
+            "events", arguments={"x-stream-offset": start}, inactivity_timeout=seconds
+        )
+        for method, properties, body in messages:
+            if not method:
+                break
+            found.append((int(properties.headers["x-stream-offset"]), body.decode()))
+            channel.basic_ack(method.delivery_tag)
+            if len(found) == count:
+                break
+    return found
+
+
+# --- Reading removes nothing -----------------------------------------------
+
+
+def test_every_reader_gets_every_event_however_late(run: Start, client: str, other: str) -> None:
+    append(run, client, "one")
+    early = [reader(run, name, "read.py", "first") for name in CLIENTS]
+    append(run, other, "two")
+    for script in early:
+        script.wait_for("Received", count=2)
+    late = reader(run, other, "read.py", "first").wait_for("Received", count=2)
+    assert [received(each) for each in (*early, late)] == [[(0, "one"), (1, "two")]] * 3
+
+
+def test_other_programs_and_ours(
+    run: Start, client: str, url: str, channel: BlockingChannel
+) -> None:
+    declare(channel)
+    publish(channel, "theirs")
+    append(run, client, "ours")
+    declare(channel)  # does not clash with the script's own
+    both = [(0, "theirs"), (1, "ours")]
+    assert consume(url, "first", 2) == both
+    assert received(reader(run, client, "read.py", "first").wait_for("ours")) == both
+
+
+def test_more_events_than_the_prefetch_count_come_in_order(
+    run: Start, client: str, channel: BlockingChannel, tmp_path: Path
+) -> None:
+    """An ack is the credit for the next one; without, a reader stops at 100."""
+    declare(channel)
+    publish(channel, *map(str, range(250)))
+    for name, start in READERS:
+        start = str(tmp_path / start) if start == "place" else start
+        script = reader(run, client, name, start).wait_for("Received", count=250)
+        assert [text for _, text in received(script)] == [str(n) for n in range(250)]
+        assert offsets(script) == sorted(set(offsets(script)))
+
+
+@pytest.mark.parametrize("event", ["Grüße, 世界 👋.", "", "two\nlines", 'it\'s "quoted"', b"\xe9"])
+def test_every_text_arrives_as_it_was(
+    run: Start, client: str, other: str, event: str | bytes
+) -> None:
+    append(run, client, event)
+    script = reader(run, other, "read.py", "first").wait_for("offset 0")
+    assert script.stdout[1:] == [f" [x] Received {os.fsdecode(event)!r} at offset 0"]
+
+
+def test_several_words_are_one_event(run: Start, client: str) -> None:
+    sender = run(client, "append.py", "three", "words", "here")
+    assert (sender.wait(), sender.stdout) == (0, [" [x] Sent 'three words here'"])
+
+
+# --- Where to begin --------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("first", [0, 1, 2, 3, 4, 5]),
+        ("3", [3, 4, 5]),
+        ("last", [4, 5]),
+        ("next", [5]),
+        ("5", [5]),
+        ("99", []),  # nothing below it, whatever is appended
+    ],
+)
+def test_where_to_begin(
+    run: Start, client: str, url: str, channel: BlockingChannel, where: str, expected: list[int]
+) -> None:
+    declare(channel)
+    publish(channel, *"abcde")
+    assert len(consume(url, "first", 5)) == 5
+    script = reader(run, client, "read.py", where)
+    publish(channel, "f")
+    script.wait_for("Received", count=len(expected))
+    time.sleep(0.5)  # nothing more comes
+    assert offsets(script) == expected
+
+
+def test_from_a_time_on(run: Start, client: str, url: str, channel: BlockingChannel) -> None:
+    declare(channel)
+    publish(channel, "before")
+    # AMQP's times are whole seconds: one that is surely between the two.
+    between = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2)
+    time.sleep(max(0, (between - datetime.now(UTC)).total_seconds()) + 0.5)
+    publish(channel, "after")
+    tokyo = between.astimezone(ZoneInfo("Asia/Tokyo")).replace(tzinfo=None)
+    for since, expected, zone in (
+        (between.isoformat(), [1], "America/New_York"),
+        (tokyo.isoformat(), [1], "Asia/Tokyo"),  # the reader's own time
+        ("1h", [0, 1], "UTC"),
+        ("1960-01-01", [0, 1], "UTC"),
+    ):
+        script = reader(run, client, "read_since.py", since, TZ=zone)
+        assert offsets(script.wait_for("'after'")) == expected, since
+    quiet = reader(run, client, "read_since.py", "2099-01-01")
+    publish(channel, "later")
+    assert offsets(quiet.wait_for("'later'")) == [2]
+
+
+def test_last_is_a_chunk_and_not_one_event(
+    url: str, channel: BlockingChannel, broker: Broker
+) -> None:
+    """Published without waiting, events share chunks."""
+    declare(channel)
+    with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+        fast = connection.channel()
+        sizes = []
+        for _ in range(20):
+            publish(fast, *["e"] * 500)
+            fast.queue_declare("events", passive=True)  # all are with the broker by now
+            publish(channel, "end of the burst") if len(sizes) % 2 else None
+            *_, (newest, _) = consume(url, "first", 10_000, seconds=1)
+            tail = [offset for offset, _ in consume(url, "last", 10_000, seconds=1)]
+            assert tail == list(range(tail[0], newest + 1))
+            sizes.append(len(tail))
+            if max(sizes) > 1:
+                break
+        assert max(sizes) > 1
+
+
+# --- Going on where it left off ---------------------------------------------
+
+
+def resuming(run: Start, client: str, place: Path, **more: str) -> Script:
+    return reader(run, client, "read_resuming.py", str(place), **more)
+
+
+def stored(place: Path) -> str:
+    return place.with_name(f"{place.name}.offset").read_text()
+
+
+def test_a_restarted_reader_goes_on(
+    run: Start, client: str, other: str, channel: BlockingChannel, tmp_path: Path
+) -> None:
+    """In whichever client: the place is a number in a file."""
+    place = tmp_path / "place"
+    declare(channel)
+    publish(channel, "a", "b")
+    first = resuming(run, client, place).wait_for("Done", count=2)
+    poll(lambda: stored(place), "1\n")
+    assert (first.interrupt(), first.stderr) == (0, [])
+    publish(channel, "c", "d")
+    second = resuming(run, other, place).wait_for("Done", count=2)
+    assert received(second) == [(2, "c"), (3, "d")]
+    elsewhere = resuming(run, client, tmp_path / "another").wait_for("Done", count=4)
+    assert offsets(elsewhere) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_event_in_hand_comes_again(
+    run: Start, client: str, channel: BlockingChannel, tmp_path: Path, how: signal.Signals
+) -> None:
+    place = tmp_path / "place"
+    declare(channel)
+    publish(channel, "done", "long.....", "next")
+    first = resuming(run, client, place).wait_for("long")
+    assert first.signal(how) == (0 if how == signal.SIGINT else -how)
+    assert first.stderr == []
+    assert stored(place) == "0\n"
+    second = resuming(run, client, place).wait_for("next")
+    assert received(second) == [(1, "long....."), (2, "next")]
+
+
+STOPPED_IN_MID_WRITE = """
+import os, pathlib
+def write_half(path, text):
+    path.open("w").write(text[:1])
+    os._exit(9)
+pathlib.Path.write_text = write_half
+"""
+
+
+def test_a_kill_in_mid_write_leaves_the_old_place(
+    run: Start, client: str, channel: BlockingChannel, tmp_path: Path
+) -> None:
+    declare(channel)
+    publish(channel, *map(str, range(12)))
+    place = tmp_path / "place"
+    place.with_name("place.offset").write_text("9\n")
+    (tmp_path / "sitecustomize.py").write_text(STOPPED_IN_MID_WRITE)
+    killed = resuming(run, client, place, PYTHONPATH=str(tmp_path))
+    assert killed.wait() == 9
+    assert stored(place) == "9\n"
+    assert offsets(resuming(run, client, place).wait_for("Done", count=2)) == [10, 11]
+
+
+@pytest.mark.parametrize("text", ["", "17", "-1\n", "first\n", "9" * 30 + "\n", "\xff\x00"])
+def test_a_damaged_place_is_one_clear_line(
+    run: Start, client: str, tmp_path: Path, text: str
+) -> None:
+    place = tmp_path / "place"
+    place.with_name("place.offset").write_bytes(text.encode("latin-1"))
+    assert_one_line(run(client, "read_resuming.py", str(place)), "place.offset holds no offset")
+
+
+def test_a_place_in_another_stream_is_one_clear_line(
+    run: Start, client: str, url: str, channel: BlockingChannel, tmp_path: Path
+) -> None:
+    """The stream has been deleted and made anew: it would be silence."""
+    declare(channel)
+    publish(channel, "a", "b")
+    place = tmp_path / "place"
+    place.with_name("place.offset").write_text("57\n")
+    script = resuming(run, client, place)
+    assert_one_line(script, "place.offset is of another stream")
+    assert script.stdout == [READY]
+    # And this is the silence: the broker keeps back all that is below.
+    publish(channel, "c")
+    assert consume(url, 57, 1, seconds=1) == []
+
+
+# --- Retention ---------------------------------------------------------------
+
+
+SMALL = 'STREAM = {"x-queue-type": "stream", "x-max-length-bytes": 3000, '
+SMALL += '"x-stream-max-segment-size-bytes": 1000}'
+BIG = 'STREAM = {"x-queue-type": "stream", "x-max-length-bytes": 1_000_000_000}'
+
+
+def test_a_place_that_retention_has_removed(
+    client: str, url: str, channel: BlockingChannel, tmp_path: Path
+) -> None:
+    """The oldest segments go, and the reader says so and goes on."""
+    limits = {"x-max-length-bytes": 3000, "x-stream-max-segment-size-bytes": 1000}
+    declare(channel, **limits)
+    publish(channel, *["x" * 100] * 100)
+    poll(lambda: consume(url, "first", 1)[0][0] > 20, True)
+    kept = consume(url, "first", 100, seconds=1)
+    assert len(kept) < 60
+    (tmp_path / "place.offset").write_text("5\n")
+    copy = altered(CHAPTER, client, "read_resuming.py", BIG, SMALL, tmp_path)
+    with closing(Script(copy, str(tmp_path / "place"), url=url)) as script:
+        script.wait_for("Done", count=2)
+        begin = offsets(script)[0]
+        assert begin > 20
+        assert script.stdout[1] == f" [!] Gone since 5: all before {begin}"
+        assert sum("Gone" in line for line in script.stdout) == 1
+
+
+def test_retention_by_age_acts_when_a_segment_begins(url: str, channel: BlockingChannel) -> None:
+    """An idle stream keeps what is too old."""
+    declare(channel, **{"x-max-age": "1s", "x-stream-max-segment-size-bytes": 1000})
+    publish(channel, *["x" * 100] * 30)
+    time.sleep(2.5)
+    assert len(consume(url, "first", 30, seconds=1)) == 30
+    publish(channel, *["y" * 100] * 30)
+    poll(lambda: consume(url, "first", 1)[0][0] >= 20, True)
+
+
+def test_offsets_grow_but_may_have_gaps(url: str, channel: BlockingChannel) -> None:
+    """A new segment begins with a record of the broker's own, which takes an offset."""
+    declare(channel, **{"x-stream-max-segment-size-bytes": 1000})
+    publish(channel, *["x" * 100] * 30)
+    found = [offset for offset, _ in consume(url, "first", 30)]
+    assert found == sorted(set(found))
+    assert found[-1] > 29
+
+
+# --- What a stream is not ----------------------------------------------------
+
+
+def consuming(channel: BlockingChannel, prefetch: int = 10, **more: Any) -> None:
+    if prefetch:
+        channel.basic_qos(prefetch_count=prefetch)
+    channel.basic_consume("events", lambda *_: None, **more)
+
+
+REFUSED: dict[str, tuple[Callable[[BlockingChannel], object], str]] = {
+    "no prefetch": (lambda c: consuming(c, 0), "PRECONDITION_FAILED - consumer prefetch count"),
+    "auto_ack": (lambda c: consuming(c, auto_ack=True), "NOT_IMPLEMENTED - automatic ack"),
+    "basic.get": (lambda c: c.basic_get("events"), "NOT_IMPLEMENTED - basic.get"),
+    "purge": (lambda c: c.queue_purge("events"), "NOT_IMPLEMENTED - queue.purge"),
+    "exclusive": (
+        lambda c: c.queue_declare("e", durable=True, exclusive=True, arguments=STREAM),
+        "PRECONDITION_FAILED",
+    ),
+    "not durable": (lambda c: c.queue_declare("e", arguments=STREAM), "PRECONDITION_FAILED"),
+    "server-named": (
+        lambda c: c.queue_declare("", durable=True, arguments=STREAM),
+        "PRECONDITION_FAILED",
+    ),
+    **{
+        name: (
+            lambda c, more=(name, value): c.queue_declare(
+                "e", durable=True, arguments=STREAM | dict([more])
+            ),
+            f"PRECONDITION_FAILED - invalid arg '{name}'",
+        )
+        for name, value in (
+            ("x-message-ttl", 1000),
+            ("x-dead-letter-exchange", "x"),
+            ("x-expires", 100_000),
+            ("x-max-length", 10),
+            ("x-overflow", "reject-publish"),
+            ("x-max-priority", 5),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_a_stream_refuses(channel: BlockingChannel, url: str, what: str) -> None:
+    declare(channel)
+    act, words = REFUSED[what]
+    connection = pika.BlockingConnection(pika.URLParameters(url))
+    try:
+        with pytest.raises(AMQPError) as refusal:
+            act(connection.channel())
+        assert words in str(refusal.value)
+    finally:
+        if connection.is_open:
+            connection.close()
+
+
+def test_a_message_does_not_expire_and_a_nack_brings_nothing_back(
+    url: str, channel: BlockingChannel
+) -> None:
+    declare(channel)
+    channel.basic_publish("", "events", b"short-lived", pika.BasicProperties(expiration="1"))
+    publish(channel, "b", "c")
+    channel.basic_qos(prefetch_count=1)
+    found: list[str] = []
+    messages: Any = channel.consume("events", arguments={"x-stream-offset": "first"})
+    for method, _, body in messages:
+        found.append(body.decode())
+        channel.basic_nack(method.delivery_tag, requeue=True)
+        if len(found) == 3:
+            break
+    assert found == ["short-lived", "b", "c"]
+
+
+def test_without_acks_the_broker_stops_at_the_prefetch_count(
+    url: str, channel: BlockingChannel
+) -> None:
+    declare(channel)
+    publish(channel, *"abcdef")
+    found: list[bytes] = []
+    channel.basic_qos(prefetch_count=3)
+    first = {"x-stream-offset": "first"}
+    channel.basic_consume("events", lambda *m: found.append(m[3]), arguments=first)
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        channel.connection.process_data_events(0.1)
+    assert found == [b"a", b"b", b"c"]
+
+
+# --- Sent means stored -------------------------------------------------------
+
+
+def test_an_event_that_no_stream_takes(client: str, url: str, tmp_path: Path) -> None:
+    """As if it were deleted between declaration and publication."""
+    key = 'routing_key="events"'
+    copy = altered(CHAPTER, client, "append.py", key, 'routing_key="no_such"', tmp_path)
+    with closing(Script(copy, "lost", url=url)) as sender:
+        assert (sender.wait(), sender.stdout) == (1, [])
+        assert sender.stderr == [" [!] Not sent 'lost': the broker refused it"]
+
+
+@pytest.fixture
+def private_url(restartable: brokers.OwnedBroker) -> Iterator[str]:
+    with restartable.vhost() as url:
+        yield url
+
+
+def test_what_was_sent_survives_a_kill_of_the_broker(
+    tmp_path: Path, start: Starter, restartable: brokers.OwnedBroker, private_url: str
+) -> None:
+    """Both clients at once, because a restart takes its time."""
+    run = partial(start, CHAPTER, url=private_url)
+    readers = [resuming(run, client, tmp_path / client) for client in CLIENTS]
+    time.sleep(5)  # a queue younger than a second or so may not survive
+    for client in CLIENTS:
+        append(run, client, f"from {client}")
+    for script in readers:
+        script.wait_for("Done", count=2)
+    restartable.kill()
+    for script in readers:  # they end, and say why in one line
+        assert_one_line(script, "Failed at localhost:")
+    restartable.start()
+    sent = [(0, "from pika"), (1, "from aio-pika")]
+    poll(lambda: consume(private_url, "first", 2, seconds=5), sent)
+    for client in CLIENTS:
+        append(run, client, f"more from {client}")
+        again = resuming(run, client, tmp_path / client).wait_for(f"more from {client}")
+        assert received(again)[0] == (2, "more from pika")
+
+
+# --- Mistakes that the reader can fix ---------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("read.py", ("", "second", "-1", "1 2", "5m", "9" * 30)),
+        ("read_since.py", ("0s", "5x", "m", "-5m", "soon", "2026-13-01", "0001-01-01")),
+    ],
+)
+def test_a_beginning_that_is_none(
+    run: Start, client: str, name: str, wrong: tuple[str, ...]
+) -> None:
+    for script in [run(client, name, each) for each in wrong]:
+        assert_one_line(script, f"Usage: python {name} ", status=2)
+        assert script.stdout == []
+
+
+def test_the_draft_forgets_the_prefetch(run: Start, client: str, channel: BlockingChannel) -> None:
+    declare(channel)
+    script = run(client, "read_unlimited.py")
+    assert_one_line(script, "PRECONDITION_FAILED - consumer prefetch count is not set")
+    assert script.stdout == []
+
+
+@pytest.mark.parametrize(("name", "word"), [("append.py", "event"), *READERS])
+def test_a_queue_of_that_name_with_other_arguments(
+    run: Start, client: str, channel: BlockingChannel, tmp_path: Path, name: str, word: str
+) -> None:
+    channel.queue_declare("events", durable=True, arguments={"x-queue-type": "quorum"})
+    word = str(tmp_path / word) if word == "place" else word
+    assert_one_line(
+        run(client, name, word), "PRECONDITION_FAILED", "inequivalent arg", "make doctor"
+    )
+
+
+@pytest.mark.parametrize(("name", "word"), READERS)
+def test_the_stream_deleted_under_a_reader(
+    run: Start, client: str, channel: BlockingChannel, tmp_path: Path, name: str, word: str
+) -> None:
+    declare(channel)
+    publish(channel, "e")
+    word = str(tmp_path / word) if word == "place" else word
+    script = reader(run, client, name, word).wait_for("Received")
+    channel.queue_delete("events")
+    assert_one_line(script, "the broker ended the consumer", "make doctor")
+
+
+def test_the_connection_closed_under_a_reader(
+    run: Start, client: str, broker: Broker, url: str, tmp_path: Path
+) -> None:
+    words = [(name, str(tmp_path / w) if w == "place" else w) for name, w in READERS]
+    victims = [reader(run, client, *each) for each in words]
+    vhost = url.rpartition("/")[2]
+
+    def connections() -> list[str]:
+        return [each["name"] for each in broker.call_api("GET", f"vhosts/{vhost}/connections")]
+
+    poll(lambda: len(connections()), len(victims))
+    for name in connections():
+        broker.call_api("DELETE", f"connections/{name}")
+    for victim in victims:
+        assert_one_line(victim, "make broker")
+
+
+@pytest.mark.parametrize(("name", "word"), READERS)
+def test_an_idle_reader_stops_quietly(
+    run: Start, client: str, tmp_path: Path, name: str, word: str
+) -> None:
+    word = str(tmp_path / word) if word == "place" else word
+    idle = reader(run, client, name, word)
+    assert (idle.interrupt(), idle.stdout, idle.stderr) == (0, [READY], [])
+
+
+# --- Both clients, one lesson ------------------------------------------------
+
+
+def test_both_clients_print_the_same(run: Start, channel: BlockingChannel, tmp_path: Path) -> None:
+    declare(channel)
+    publish(channel, "a", "b.")
+    printed = {}
+    for client in CLIENTS:
+        scripts = [reader(run, client, "read.py", "1"), reader(run, client, "read_since.py", "1D")]
+        scripts.append(resuming(run, client, tmp_path / client).wait_for("Done", count=2))
+        for script in scripts[:2]:
+            script.wait_for("b.")
+        printed[client] = [script.stdout for script in scripts]
+    assert printed["pika"] == printed["aio-pika"]
