@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import broker as brokers
 import pytest
 from broker import Broker
 from chapters import CLIENTS
@@ -243,16 +244,35 @@ def test_a_named_queue_keeps_what_nobody_reads(run: Start, channel: BlockingChan
 
 
 def test_the_exchange_is_not_durable(run: Start, client: str, broker: Broker, url: str) -> None:
-    """Which is why a restart forgets the bindings, as the page says."""
     receiver(run, client)
     logs = broker.call_api("GET", f"exchanges/{url.rpartition('/')[2]}/logs")
     assert (logs["type"], logs["durable"], logs["auto_delete"]) == ("fanout", False, False)
 
 
+def test_what_a_restart_leaves_of_a_named_queue(restartable: brokers.OwnedBroker) -> None:
+    """The page's warning: an exchange that isn't durable may forget its bindings."""
+    kept = {"logs": "all_logs", "durable_logs": "kept_logs"}
+    with restartable.vhost() as url:
+        with connected(url) as channel:
+            for exchange, queue in kept.items():
+                channel.exchange_declare(exchange, "fanout", durable=exchange != "logs")
+                channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+                channel.queue_bind(queue, exchange)
+        restartable.stop()
+        restartable.start()
+        with connected(url) as channel:
+            declare(channel)
+            for exchange in kept:
+                channel.basic_publish(exchange, "", b"after")
+            got = {exchange: ready(channel, queue) for exchange, queue in kept.items()}
+    version = tuple(map(int, restartable.version.split(".")[:2]))
+    assert got == {"logs": int(version >= (4, 2)), "durable_logs": 1}
+
+
 # --- Into a file ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_output_to_a_file_comes_late(
     run: Start,
     client: str,
