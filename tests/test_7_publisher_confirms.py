@@ -109,7 +109,13 @@ def test_what_is_confirmed_is_in_the_queue_once_and_in_order(
     for method, properties, body in channel.consume(QUEUE, auto_ack=True):
         assert method
         assert properties
-        found.append((body, properties.delivery_mode, properties.priority or 4))
+        found.append(
+            (
+                body,
+                properties.delivery_mode,
+                4 if properties.priority is None else properties.priority,
+            )
+        )
         if len(found) == 250:
             break
     assert found == [(f"event {number}".encode(), 2, 4) for number in range(1, 251)]
