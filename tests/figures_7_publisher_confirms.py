@@ -18,7 +18,7 @@ WAYS = {
     "publish_in_batches.py": "in batches of 100",
     "publish_asynchronously.py": "asynchronously, 100 unconfirmed",
 }
-COUNT, REPEATS = 300, 2
+COUNT, REPEATS = 2000, 7
 RECORD = FIGURES / f"{CHAPTER}.json"
 
 

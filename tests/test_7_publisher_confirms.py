@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import broker as brokers
 import pika
 import pytest
 from broker import Broker
-from chapters import CLIENTS, page
+from chapters import CLIENTS, DOCS, page
 from conftest import Starter, altered, assert_one_line, connected, poll, ready
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, NackError
@@ -109,7 +110,13 @@ def test_what_is_confirmed_is_in_the_queue_once_and_in_order(
     for method, properties, body in channel.consume(QUEUE, auto_ack=True):
         assert method
         assert properties
-        found.append((body, properties.delivery_mode, properties.priority or 4))
+        found.append(
+            (
+                body,
+                properties.delivery_mode,
+                4 if properties.priority is None else properties.priority,
+            )
+        )
         if len(found) == 250:
             break
     assert found == [(f"event {number}".encode(), 2, 4) for number in range(1, 251)]
@@ -402,6 +409,15 @@ def test_waiting_for_each_is_the_slowest_by_far(run: Start, client: str) -> None
             speeds[name].append(confirmed(script, name)[1])
     slow, *fast = (median(each) for each in speeds.values())
     assert min(fast) > 2 * slow, speeds
+
+
+def test_the_figure_shows_what_the_page_says_of_it() -> None:
+    runs = json.loads((DOCS / f"figures/{CHAPTER}.json").read_text())["runs"]
+    assert set(runs) == set(CLIENTS)
+    for run in runs.values():
+        slow, *fast = (median(run[name]) for name in HOW)
+        assert min(fast) > 2 * slow
+        assert max(fast) < 3 * min(fast)  # "of one kind"
 
 
 # --- Mistakes that the reader can fix -------------------------------------
