@@ -61,18 +61,22 @@ async def main(place: Path) -> None:
         await queue.consume(inbox.put, arguments=where)
         print(" [*] Waiting for events. To exit press CTRL+C")
         resuming = done is not None
-        async with asyncio.timeout(10 if resuming else None) as patience:
-            while message := await inbox.get():
-                patience.reschedule(None)
-                offset: Any = message.headers["x-stream-offset"]
-                if resuming and offset != done:
-                    print(f" [!] Gone since {done}: all before {offset}")
-                if not resuming or offset != done:
-                    await work(os.fsdecode(message.body), offset)
-                    save(place, offset)  # not before the work is done
-                resuming = False
-                await message.ack()
-        raise ConnectionError("the broker ended the consumer")
+        while True:
+            try:
+                async with asyncio.timeout(10 if resuming else None):
+                    message = await inbox.get()
+            except TimeoutError:
+                sys.exit(f" [!] {place} is of another stream")
+            if not message:
+                raise ConnectionError("the broker ended the consumer")
+            offset: Any = message.headers["x-stream-offset"]
+            if resuming and offset != done:
+                print(f" [!] Gone since {done}: all before {offset}")
+            if not resuming or offset != done:
+                await work(os.fsdecode(message.body), offset)
+                save(place, offset)  # not before the work is done
+            resuming = False
+            await message.ack()
 
 
 if __name__ == "__main__":
@@ -85,8 +89,6 @@ if __name__ == "__main__":
         asyncio.run(main(Path(f"{sys.argv[1]}.offset")))
     except KeyboardInterrupt:
         pass
-    except TimeoutError:
-        sys.exit(f" [!] {sys.argv[1]}.offset is of another stream")
     except (AMQPError, OSError, RuntimeError, ValueError) as why:
         where = AMQP_URL.rpartition("@")[2]  # without the password
         if isinstance(why, InvalidFrameError):  # aiormq loses the reason
