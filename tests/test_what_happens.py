@@ -1,0 +1,103 @@
+"""docs/what-happens.rst: every cell of its tables, tried again and compared."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+
+import broker as brokers
+import fates
+import pika
+import pytest
+from broker import Broker
+from fates import Fate
+from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
+from test_errors import entries, quotes
+
+
+@pytest.mark.parametrize(("name", "client"), fates.cases(""))
+def test_an_ending(broker: Broker, name: str, client: str) -> None:
+    expected = fates.recorded(broker.version)[name, client]
+    assert fates.experience(broker, name, client, expected) == expected
+
+
+def compare(found: dict[tuple[str, str], Fate], version: str) -> None:
+    expected = fates.recorded(version)
+    assert found == {case: expected[case] for case in found}
+    assert found
+
+
+def test_endings_by_restart(restartable: brokers.OwnedBroker) -> None:
+    """All at once: one restart for all that need it."""
+    expected = fates.recorded(restartable.version)
+    compare(fates.with_restart(restartable, expected), restartable.version)
+
+
+def test_endings_by_ack_timeout(restartable: brokers.OwnedBroker) -> None:
+    """And what the page of errors quotes of it."""
+    expected = fates.recorded(restartable.version)
+    with fates.short_timeout(restartable), restartable.vhost() as url:
+        compare(fates.with_timeout(restartable, expected), restartable.version)
+        with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+            channel = connection.channel()
+            channel.queue_declare("tasks", durable=True, arguments=fates.QUORUM)
+            channel.basic_publish("", "tasks", b"task")
+            channel.basic_consume("tasks", lambda *_: None)
+            if fates.number(restartable.version) >= (4, 3):
+                channel.start_consuming()  # returns: cancelled, without a message
+            else:
+                with pytest.raises(ChannelClosedByBroker) as caught:
+                    channel.start_consuming()
+                assert_quoted("timeout", caught.value)
+
+
+def assert_quoted(name: str, error: Exception) -> None:
+    """The error index has this message."""
+    for line in entries()[name]:
+        assert quotes(line, str(error)), error
+
+
+def test_transient_queues_can_be_forbidden(restartable: brokers.OwnedBroker) -> None:
+    """As the page of errors has it; they are allowed by default, even in 4.3."""
+    with restartable.vhost() as url:
+
+        def declare() -> None:
+            with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+                connection.channel().queue_declare("tasks")
+
+        def set_permitted(value: str) -> None:
+            setting = f"#{{transient_nonexcl_queues => {value}}}"
+            restartable.ctl(
+                "eval", f"application:set_env(rabbit, permit_deprecated_features, {setting})."
+            )
+            restartable.ctl("stop_app")
+            restartable.ctl("start_app")
+            restartable.wait_for_api()
+
+        declare()
+        if fates.number(restartable.version) < (3, 13):
+            return  # has no such setting
+        set_permitted("false")
+        with pytest.raises(ConnectionClosedByBroker) as caught:
+            declare()
+        assert_quoted("transient", caught.value)
+        set_permitted("true")
+
+
+def test_every_ending_is_recorded_for_every_version() -> None:
+    versions = json.loads(fates.RECORD.read_text())["versions"]
+    assert list(versions) == ["3.10", "4.0", "4.3"]
+    wanted = {(name, client) for name, e in fates.ENDINGS.items() for client in e.clients}
+    for version in versions:
+        assert set(fates.recorded(version)) == wanted
+
+
+def test_a_version_between_two_is_held_against_the_older() -> None:
+    assert fates.recorded("4.2.1") == fates.recorded("4.0")
+    assert fates.recorded("4.10.0") == fates.recorded("4.3")
+    assert fates.recorded("3.10.8") != fates.recorded("4.0.5") != fates.recorded("4.3.6")
+
+
+def test_the_tables_are_those_of_the_record() -> None:
+    page = fates.PAGE.read_text()
+    assert fates.rendered(page) == page, "python tests/fates.py --render"
