@@ -19,6 +19,7 @@ from chapters import (
     clients,
     companions,
     declarations,
+    numbered,
     page,
     scripts,
 )
@@ -92,8 +93,8 @@ def test_every_page_has_its_place() -> None:
 
 
 def test_every_test_of_a_chapter_has_its_chapter() -> None:
-    numbered = {path.stem for path in TESTS.glob("test_[0-9]*.py")}
-    assert numbered == {f"test_{chapter.replace('-', '_')}" for chapter in chapters()}
+    tests = {path.stem for path in TESTS.glob("test_[0-9]*.py")}
+    assert tests == {f"test_{chapter.replace('-', '_')}" for chapter in numbered()}
 
 
 def test_no_two_scripts_declare_a_name_differently() -> None:
