@@ -20,7 +20,13 @@ CUTS = [
         "nobody_listens_to",
         ('routing_key="",', 'routing_key="", mandatory=True,'),
     ),
-    sabotage("mandatory", f"aio-pika/{EMIT}", "nobody_listens_to", (r" *mandatory=False.*\n", "")),
+    sabotage(
+        "mandatory",
+        f"aio-pika/{EMIT}",
+        "nobody_listens_to",
+        (r" *mandatory=False.*\n", ""),
+        ("publisher_confirms=True", "on_return_raises=True"),
+    ),
     sabotage("no confirms", f"pika/{EMIT}", "needs_a_listener", (r" *channel\.confirm_d.*\n", "")),
     sabotage("lowest priority", f"aio-pika/{EMIT}", "named_queue", (r" *priority=4.*\n", "")),
     sabotage(
