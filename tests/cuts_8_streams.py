@@ -11,7 +11,9 @@ SEE_ALL = "every_reader or where_to_begin"
 
 CUTS = [
     # The sender
-    sabotage("not mandatory", f"pika/{APPEND}", "no_stream_takes", ("mandatory=True", "")),
+    sabotage(
+        "not mandatory", f"pika/{APPEND}", "no_stream_takes", ("mandatory=True", "mandatory=False")
+    ),
     sabotage("not mandatory", f"aio-pika/{APPEND}", "no_stream_takes", ("on_return_r.*e", "")),
     sabotage("a queue", f"pika/{APPEND}", "other_programs", ('"stream"', '"quorum"')),
     sabotage("no limit", f"aio-pika/{APPEND}", "other_programs", (', "x-max.*', "}")),
