@@ -257,7 +257,7 @@ async def _(channel: AbstractChannel) -> None:
 
 @pika_does("exclusive-use")
 def _(channel: BlockingChannel) -> None:
-    channel.queue_declare("tasks", durable=True, arguments=QUORUM)
+    channel.queue_declare("tasks", durable=True, arguments=CLASSIC)
     channel.basic_consume("tasks", print, exclusive=True)
     channel.connection.channel().basic_consume("tasks", print)
 
@@ -271,7 +271,7 @@ async def aio_pika_exclusive_use(site: Site) -> None:
     async with await aio_pika.connect(site.url) as connection:
         for _ in range(2):
             channel = await connection.channel()
-            queue = await channel.declare_queue("tasks", durable=True, arguments=QUORUM)
+            queue = await channel.declare_queue("tasks", durable=True, arguments=CLASSIC)
             await queue.consume(ignore, exclusive=True)
 
 
