@@ -558,7 +558,7 @@ def quotes(line: str, said: str) -> bool:
 
 
 # Entries of which the page says that it is one of these, depending on the moment.
-ONE_OF = {"threads"}
+ONE_OF = {"threads", "heartbeat"}
 SLOW = {"timeout", "transient"}  # in test_what_happens.py, with its broker
 
 
