@@ -171,6 +171,8 @@ class Experiment:
             return ""
         deaths: Any = (properties.headers or {})["x-death"]
         reason = deaths[0]["reason"]
+        if self.repeats:
+            time.sleep(0.3)  # the worker's last line may still be on its way
         nth = self.lines.count("received")
         return f"dropped: {reason}" + (f", delivery {nth}" if nth > 1 else "")
 
