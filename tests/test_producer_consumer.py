@@ -114,7 +114,7 @@ def many(module: ModuleType, count: int, function: Any = nothing, *args: Any) ->
 def test_every_task_once_and_the_job_once(
     controller: Any, module: ModuleType, told: Told, count: int
 ) -> None:
-    batch = list(many(module, count))
+    batch = list(many(module, count, asyncio.sleep, 0.001))
     job = controller(batch, told.task, told.job)
     result = job.run()
     assert told.numbers == list(range(1, count + 1))
