@@ -92,6 +92,12 @@ def test_every_page_has_its_place() -> None:
     }
 
 
+def test_the_chapters_of_the_tutorial_link_to_the_glossary() -> None:
+    """That the terms exist is for sphinx to say, which runs with -n -W."""
+    for chapter in numbered():
+        assert ":term:`" in page(chapter).read_text(), chapter
+
+
 def test_every_test_of_a_chapter_has_its_chapter() -> None:
     tests = {path.stem for path in TESTS.glob("test_[0-9]*.py")}
     assert tests == {f"test_{chapter.replace('-', '_')}" for chapter in numbered()}
