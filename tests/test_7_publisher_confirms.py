@@ -400,14 +400,16 @@ def test_the_table_of_answers(broker: Broker, url: str, channel: BlockingChannel
 # --- Speed --------------------------------------------------------------------
 
 
-def test_waiting_for_each_is_the_slowest_by_far(run: Start, client: str) -> None:
-    speeds: dict[str, list[float]] = {name: [] for name in HOW}
-    for _ in range(3):
-        for name in HOW:
-            script = run(client, name, "300")
+def test_waiting_for_each_is_the_slowest_by_far(run: Start, client: str, url: str) -> None:
+    """With answers 20 ms late, so that it is not the machine's load that counts."""
+    speeds: dict[str, float] = {}
+    for name in HOW:
+        with Wiretap(url, holding=False, delay=0.02) as tap:
+            script = run(client, name, "200", url=tap.url)
             assert script.wait() == 0, script
-            speeds[name].append(confirmed(script, name)[1])
-    slow, *fast = (median(each) for each in speeds.values())
+            speeds[name] = confirmed(script, name)[1]
+    slow, *fast = speeds.values()
+    assert slow <= 50, speeds
     assert min(fast) > 2 * slow, speeds
 
 

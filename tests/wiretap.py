@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from queue import SimpleQueue
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -40,9 +41,11 @@ class Wiretap:
 
     `published` counts the script's messages, `told` those that it knows to be
     settled; `most` is the greatest difference of the two that there has been.
+    With a `delay`, in seconds, all that the broker says comes that much later, as
+    if it were far away.
     """
 
-    def __init__(self, url: str, holding: bool = True) -> None:
+    def __init__(self, url: str, holding: bool = True, delay: float = 0.0) -> None:
         parts = urlsplit(url)
         self._target = (parts.hostname or "", parts.port or 5672)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -52,6 +55,8 @@ class Wiretap:
         self.acked: set[int] = set()  # by the broker
         self.told: set[int] = set()
         self.holding = holding
+        self.delay = delay
+        self._late: SimpleQueue[tuple[float, bytes, tuple[int, int]] | None] = SimpleQueue()
         self._change = threading.Condition()
         self._sockets: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._serve, daemon=True)]
@@ -94,8 +99,18 @@ class Wiretap:
         self.cut()
 
     def _downstream(self) -> None:
+        self._threads.append(threading.Thread(target=self._deliver, daemon=True))
+        self._threads[-1].start()
         with suppress(OSError):
             for frame, method in frames(self._broker):
+                self._late.put((time.monotonic() + self.delay, frame, method))
+        self._late.put(None)
+
+    def _deliver(self) -> None:
+        with suppress(OSError):
+            while late := self._late.get():
+                due, frame, method = late
+                time.sleep(max(0.0, due - time.monotonic()))
                 with self._change:
                     if method == ACK:
                         tag, multiple = struct.unpack(">QB", frame[11:20])
