@@ -41,13 +41,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    modules: list[str] = []  # those whose tests stop and kill a broker
     for item in items:
         names: list[str] = getattr(item, "fixturenames", [])
         if "broker" in names or "restartable" in names:
             item.add_marker(pytest.mark.broker)
         if "restartable" in names:
-            # They share one more broker, so they run in one process.
-            item.add_marker(pytest.mark.xdist_group("restartable"))
+            module = str(item.path)
+            modules += [] if module in modules else [module]
+            # Two processes, each with one more broker, share these tests.
+            group = f"restartable {modules.index(module) % 2}"
+            item.add_marker(pytest.mark.xdist_group(group))
+            item.add_marker(pytest.mark.long)
     # The longest first, so that no process is left alone with one at the end.
     items.sort(key=lambda item: not item.get_closest_marker("long"))
 
@@ -106,9 +111,9 @@ def url(broker: Broker) -> Iterator[str]:
         yield fresh
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def restartable() -> Iterator[brokers.OwnedBroker]:
-    """A second broker, for tests that stop and kill it."""
+    """Another broker, for tests that stop and kill it; running between tests."""
     try:
         started = brokers.start()
     except BrokerError as error:
