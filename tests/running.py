@@ -2,17 +2,108 @@
 
 from __future__ import annotations
 
+import json
+import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TextIO
 
-from chapters import reader_environment
+import nursery
+from chapters import CLIENTS, reader_environment
 
 PATIENCE = 30.0  # seconds
+
+
+class Nursery:
+    """The process of nursery.py, one for each process of the tests."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._channel: socket.socket | None = None
+
+    def send(self, request: dict[str, object], files: list[int]) -> None:
+        data = json.dumps(request).encode()
+        with self._lock:
+            if not self._channel:
+                self._channel, theirs = socket.socketpair()
+                with theirs:
+                    # Ends by itself, when this process and so our end is gone.
+                    subprocess.Popen(
+                        [sys.executable, nursery.__file__, str(theirs.fileno())],
+                        pass_fds=[theirs.fileno()],
+                        start_new_session=True,
+                    ).returncode = 0  # nobody will wait for it
+            self._channel.sendall(len(data).to_bytes(4, "big"))
+            socket.send_fds(self._channel, [data[:1]], files)
+            self._channel.sendall(data[1:])
+
+
+NURSERY = Nursery()
+
+
+class Forked:
+    """A script's process that nursery.py has forked: as much of a Popen as is needed."""
+
+    def __init__(self, path: Path, arguments: Iterable[str | bytes], environment: dict[str, str]):
+        out, their_out = os.pipe()
+        err, their_err = os.pipe()
+        self._status, their_status = os.pipe()
+        request: dict[str, object] = {
+            "path": str(path),
+            "arguments": [os.fsdecode(each) for each in arguments],
+            "environment": environment,
+        }
+        files = [their_out, their_err, their_status]
+        try:
+            NURSERY.send(request, files)
+        finally:
+            for each in files:
+                os.close(each)
+        self.stdout: TextIO = os.fdopen(out, encoding="utf-8", errors="replace")
+        self.stderr: TextIO = os.fdopen(err, encoding="utf-8", errors="replace")
+        self._told = b""
+        self._tell(PATIENCE, lines=1)
+        self.pid = int(self._told.split()[0])
+        self.returncode: int | None = None
+
+    def _tell(self, seconds: float | None, lines: int) -> bool:
+        """Take in so many lines from the status pipe; return whether they came."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while self._told.count(b"\n") < lines:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not select.select([self._status], [], [], left)[0]:
+                return False
+            if not (data := os.read(self._status, 100)):
+                raise RuntimeError("nursery.py is gone")
+            self._told += data
+        return True
+
+    def poll(self) -> int | None:
+        if self.returncode is None and self._tell(0, lines=2):
+            self.returncode = os.waitstatus_to_exitcode(int(self._told.split()[1]))
+            os.close(self._status)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None and not self._tell(timeout, lines=2):
+            raise subprocess.TimeoutExpired("script", timeout or 0)
+        found = self.poll()
+        assert found is not None
+        return found
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 class Script:
@@ -28,16 +119,23 @@ class Script:
         self.stderr: list[str] = []
         self.times: list[float] = []
         self._changed = threading.Condition()
-        self.process = subprocess.Popen(
-            [sys.executable, str(path), *arguments],
-            env={**reader_environment(url), **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-        )
+        whole = {**reader_environment(url), **environment}
+        # What tells Python itself something needs an interpreter of its own.
+        forked = not any(name.startswith("PYTHON") for name in environment)
+        self.process: Forked | subprocess.Popen[str]
+        if forked and path.parent.name in CLIENTS:
+            self.process = Forked(path, arguments, whole)
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, str(path), *arguments],
+                env=whole,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+            )
         streams = (
             (self.process.stdout, self.stdout, self.times),
             (self.process.stderr, self.stderr, []),

@@ -77,7 +77,10 @@ def test_it_is_short(script: Path) -> None:
 
 @every_script
 def test_no_broker(start: Starter, script: Path) -> None:
-    """Run as its docstring says, it says in one line what is missing."""
+    """Run as its docstring says, it says in one line what is missing.
+
+    By an interpreter of its own, so that it is seen to import what it uses.
+    """
     (port,) = brokers.free_ports(1)
     run = partial(start, script.parent.parent.name, script.parent.name, script.name)
     ended = run(*usage(script), url=f"amqp://guest:secret@localhost:{port}/")
