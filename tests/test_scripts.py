@@ -83,7 +83,8 @@ def test_no_broker(start: Starter, script: Path) -> None:
     """
     (port,) = brokers.free_ports(1)
     run = partial(start, script.parent.parent.name, script.parent.name, script.name)
-    ended = run(*usage(script), url=f"amqp://guest:secret@localhost:{port}/")
+    url = f"amqp://guest:secret@localhost:{port}/"
+    ended = run(*usage(script), url=url, PYTHONNOUSERSITE="1")
     assert_one_line(ended, f"localhost:{port}/", "make broker")
     assert "secret" not in ended.stderr[0]
     assert ended.stdout == []
