@@ -235,6 +235,7 @@ def test_a_restarted_reader_goes_on(
     publish(channel, "c", "d")
     second = resuming(run, other, place).wait_for("Done", count=2)
     assert received(second) == [(2, "c"), (3, "d")]
+    assert not any("Gone" in line for line in second.stdout)
     elsewhere = resuming(run, client, tmp_path / "another").wait_for("Done", count=4)
     assert offsets(elsewhere) == [0, 1, 2, 3]
 
