@@ -22,6 +22,7 @@ import runpy
 import signal
 import socket
 import sys
+import time
 from typing import Any
 
 
@@ -74,6 +75,7 @@ def become(request: dict[str, Any], stdout: int, stderr: int) -> None:
     random.seed()
     os.environ.clear()
     os.environ.update(request["environment"])
+    time.tzset()
     sys.argv = [request["path"], *request["arguments"]]
     sys.path[0] = os.path.dirname(request["path"])  # noqa: PTH120
 

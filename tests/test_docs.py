@@ -127,6 +127,13 @@ def test_every_make_target_that_is_named_exists() -> None:
     assert named <= targets | {"it"}, named - targets
 
 
+def test_every_file_that_readme_links_to_exists() -> None:
+    linked = re.findall(r"^(?:__|\.\. _[^:]+:) (?!https?:)(\S+)$", README, re.MULTILINE)
+    assert "docs/glossary.rst" in linked
+    for path in linked:
+        assert (ROOT / path).exists(), path
+
+
 def test_every_folder_that_readers_are_sent_to_exists() -> None:
     for text in [README, *(path.read_text() for path in PAGES)]:
         for folder in re.findall(r"^\s*cd (\S+)$", text, re.MULTILINE):
