@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ask without a queue for the reply: python rpc_client_direct.py 30
 
-Run rpc_server.py in another shell; it has ten seconds to answer.
+Run rpc_server.py in another shell; it has fifteen seconds to answer.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import aio_pika
 from aio_pika.exceptions import AMQPError, InvalidFrameError
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
-TIMEOUT = 10  # seconds
+TIMEOUT = 15  # seconds
 DIRECT = "amq.rabbitmq.reply-to"  # not a queue: there is nothing to declare
 
 

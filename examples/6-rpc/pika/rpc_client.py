@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ask for a Fibonacci number: python rpc_client.py 30
 
-Run rpc_server.py in another shell; it has ten seconds to answer.
+Run rpc_server.py in another shell; it has fifteen seconds to answer.
 """
 
 import os
@@ -13,7 +13,7 @@ import pika
 from pika.exceptions import AMQPError
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
-TIMEOUT = 10  # seconds
+TIMEOUT = 15  # seconds
 
 
 def main(n: str) -> None:
