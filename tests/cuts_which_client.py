@@ -32,7 +32,13 @@ CUTS = [
         (r"    pool\.submit", "    channel.basic_ack(method.delivery_tag)\n    pool.submit"),
         (r" *channel\.basic_ack\(tag\)\n", ""),
     ),
-    sabotage("drop on failure", f"aio-pika/{SCRIPT}", "task_that_fails", ("requeue=True", "")),
+    sabotage(
+        "ack before the work",
+        f"aio-pika/{SCRIPT}",
+        "in_hand or task_that_fails",
+        (r" *await message\.ack\(\)\n", ""),
+        ("    try:\n        await work", "    await message.ack()\n    try:\n        await work"),
+    ),
     sabotage(
         "failure unseen", f"pika/{SCRIPT}", "task_that_fails", (r" *job\.result\(\).*\n", "")
     ),
@@ -40,7 +46,7 @@ CUTS = [
         "failure unseen",
         f"aio-pika/{SCRIPT}",
         "task_that_fails",
-        (r"jobs\.create_task\(work\(message\)\)", "asyncio.ensure_future(work(message))"),
+        (r"trouble\.put_nowait\(error\)", "pass"),
     ),
     sabotage(
         "silent end", f"pika/{SCRIPT}", "deleted_queue", (r" *raise ConnectionError.*\n", "")

@@ -19,6 +19,7 @@ def queues(broker: Broker, url: str) -> set[str]:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(400)  # it takes a minute and a half when the machine is idle
 def test_all_chapters_on_one_virtual_host(broker: Broker, url: str) -> None:
     """No declarations clash, and nothing is left that a second run trips over."""
     for client in CLIENTS:

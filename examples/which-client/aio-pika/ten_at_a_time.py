@@ -17,18 +17,21 @@ from aio_pika.exceptions import AMQPError, InvalidFrameError
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
 
 
-async def work(message: AbstractIncomingMessage) -> None:
-    async with message.process(requeue=True):
-        task = message.body.decode()
-        print(f" [x] Received {task!r}")
-        await asyncio.sleep(task.count("."))
-        print(f" [x] Done {task!r}")
+async def work(task: str) -> None:
+    print(f" [x] Received {task!r}")
+    await asyncio.sleep(task.count("."))
+    print(f" [x] Done {task!r}")
 
 
 async def on_message(
-    jobs: asyncio.TaskGroup, message: AbstractIncomingMessage
+    trouble: asyncio.Queue[Exception], message: AbstractIncomingMessage
 ) -> None:
-    jobs.create_task(work(message))
+    # aio-pika calls this in a task of its own for each message.
+    try:
+        await work(message.body.decode())
+        await message.ack()
+    except Exception as error:  # aio-pika would only log it
+        trouble.put_nowait(error)
 
 
 async def main() -> None:
@@ -38,16 +41,16 @@ async def main() -> None:
         queue = await channel.declare_queue(
             "task_queue", durable=True, arguments={"x-queue-type": "quorum"}
         )
-        ended = asyncio.Event()  # by the broker: set when it says so
-        channel.close_callbacks.add(lambda *_: ended.set())
-        amqp = await channel.get_underlay_channel()
-        amqp.on_consumer_cancel_callbacks.add(lambda _: ended.set())
-        # If one job raises, the group ends the others, and this worker.
-        async with asyncio.TaskGroup() as jobs:
-            await queue.consume(partial(on_message, jobs))
-            print(" [*] Waiting for messages. To exit press CTRL+C")
-            await ended.wait()
-            raise ConnectionError("the broker ended the consumer")
+        trouble: asyncio.Queue[Exception] = asyncio.Queue()
+        ended = ConnectionError("the broker ended the consumer")
+        channel.close_callbacks.add(lambda *_: trouble.put_nowait(ended))
+        amqp = await channel.get_underlay_channel()  # told of a deleted queue
+        amqp.on_consumer_cancel_callbacks.add(
+            lambda _: trouble.put_nowait(ended)
+        )
+        await queue.consume(partial(on_message, trouble))
+        print(" [*] Waiting for messages. To exit press CTRL+C")
+        raise await trouble.get()  # not acked: what is in hand goes back
 
 
 if __name__ == "__main__":
@@ -57,16 +60,8 @@ if __name__ == "__main__":
         asyncio.run(main())
     except KeyboardInterrupt:
         pass
-    except (
-        AMQPError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        ExceptionGroup,
-    ) as why:
+    except (AMQPError, OSError, RuntimeError, ValueError) as why:
         where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, ExceptionGroup):  # from the task group
-            why = why.exceptions[0]
         if isinstance(why, InvalidFrameError):  # aiormq loses the reason
             why = "the broker refuses this virtual host"
         sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")

@@ -19,9 +19,10 @@ AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
 
 
 def work(task: str) -> None:
-    print(f" [x] Received {task!r}")
+    # In one piece each, because other threads print, too.
+    print(f" [x] Received {task!r}\n", end="")
     time.sleep(task.count("."))
-    print(f" [x] Done {task!r}")
+    print(f" [x] Done {task!r}\n", end="")
 
 
 def settle(channel: BlockingChannel, tag: int, job: Future[None]) -> None:
