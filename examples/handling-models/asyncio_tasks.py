@@ -88,8 +88,7 @@ async def main(workers: int) -> None:
             await queue.cancel(consumer)
             left = len(in_hand)
             print(f" [*] Finishing {left} jobs. To leave them press CTRL+C")
-            if in_hand:
-                await asyncio.wait(in_hand)
+            await asyncio.gather(*in_hand, return_exceptions=True)
         if not stopped or channel.is_closed:
             raise ConnectionError("the broker ended the consumer")
 

@@ -62,6 +62,9 @@ async def main(workers: int) -> None:
         in_hand.add(task)  # asyncio's own reference is weak
         task.add_done_callback(in_hand.discard)
 
+    def ready(_: object) -> None:
+        print(" [*] Waiting for messages. To exit press CTRL+C")
+
     def stop() -> None:
         news.put_nowait("stopped")
         for each in signal.SIGINT, signal.SIGTERM:
@@ -98,15 +101,12 @@ async def main(workers: int) -> None:
             "x-overflow": "reject-publish",
         },
     )
-    tag = channel.basic_consume("jobs", on_message, callback=news.put_nowait)
-    await what_happens()
-    print(" [*] Waiting for messages. To exit press CTRL+C")
-    await what_happens()
+    tag = channel.basic_consume("jobs", on_message, callback=ready)
+    await what_happens()  # a signal, or trouble
     channel.basic_cancel(tag, callback=news.put_nowait)
     await what_happens()
     print(f" [*] Finishing {len(in_hand)} jobs. To leave them press CTRL+C")
-    if in_hand:
-        await asyncio.wait(in_hand)
+    await asyncio.gather(*in_hand, return_exceptions=True)
     if not channel.is_open:
         await what_happens()
     connection.close()
