@@ -61,11 +61,11 @@ async def main(workers: int) -> None:
                 async with slots:
                     await work(job)
             except Exception as error:
-                await message.reject(requeue=False)
                 print(f" [!] Failed {job!r}: {error}")
+                await message.reject(requeue=False)
             else:
-                await message.ack()
                 print(f" [x] Done {job!r}")
+                await message.ack()
             finally:
                 in_hand.remove(task)
 

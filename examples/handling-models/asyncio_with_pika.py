@@ -34,11 +34,11 @@ async def do(channel: Channel, tag: int, job: str) -> None:
     try:
         await work(job)
     except Exception as error:
-        channel.basic_reject(tag, requeue=False)
         print(f" [!] Failed {job!r}: {error}")
+        channel.basic_reject(tag, requeue=False)
     else:
-        channel.basic_ack(tag)
         print(f" [x] Done {job!r}")
+        channel.basic_ack(tag)
 
 
 async def main(workers: int) -> None:

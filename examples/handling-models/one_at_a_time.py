@@ -37,11 +37,11 @@ def on_message(
     try:
         work(job)
     except Exception as error:
-        channel.basic_reject(method.delivery_tag, requeue=False)
         print(f" [!] Failed {job!r}: {error}")
+        channel.basic_reject(method.delivery_tag, requeue=False)
     else:
-        channel.basic_ack(method.delivery_tag)
         print(f" [x] Done {job!r}")
+        channel.basic_ack(method.delivery_tag)
 
 
 def main() -> None:

@@ -94,11 +94,11 @@ def main(workers: int) -> None:
         if error := future.exception():
             if isinstance(error, BrokenProcessPool):  # not the job's own fault
                 raise ConnectionError("a process of the pool died")
-            channel.basic_reject(tag, requeue=False)
             print(f" [!] Failed {job!r}: {error}")
+            channel.basic_reject(tag, requeue=False)
         else:
-            channel.basic_ack(tag)
             print(f" [x] Done {job!r}")
+            channel.basic_ack(tag)
 
     def stop(*_: object) -> None:
         nonlocal stopped

@@ -75,11 +75,11 @@ def main(workers: int) -> None:
     def settle(job: str, tag: int, future: Future[None]) -> None:
         in_hand.remove(tag)
         if error := future.exception():
-            channel.basic_reject(tag, requeue=False)
             print(f" [!] Failed {job!r}: {error}")
+            channel.basic_reject(tag, requeue=False)
         else:
-            channel.basic_ack(tag)
             print(f" [x] Done {job!r}")
+            channel.basic_ack(tag)
 
     def stop(*_: object) -> None:
         nonlocal stopped
