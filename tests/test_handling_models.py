@@ -14,24 +14,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import broker as brokers
-import pika
 import pytest
 from broker import Broker
 from chapters import EXAMPLES
 from conftest import Starter, assert_one_line, connected, poll, ready
+from figures_handling_models import JOBS, QUORUM, family, publish
 from pika.adapters.blocking_connection import BlockingChannel
 from running import Script
 from wiretap import Wiretap, frames
 
 CHAPTER = "handling-models"
 FOLDER = EXAMPLES / CHAPTER
-QUORUM = {"x-queue-type": "quorum"}
-JOBS = QUORUM | {
-    "x-dead-letter-exchange": "",
-    "x-dead-letter-routing-key": "failed_jobs",
-    "x-dead-letter-strategy": "at-least-once",
-    "x-overflow": "reject-publish",
-}
 SINGLE, THREADS, PROCESSES = "one_at_a_time.py", "thread_pool.py", "process_pool.py"
 TASKS, BLOCKING, ADAPTER = "asyncio_tasks.py", "asyncio_to_thread.py", "asyncio_with_pika.py"
 CONCURRENT = (THREADS, PROCESSES, TASKS, BLOCKING, ADAPTER)
@@ -59,19 +52,6 @@ def worker(run: Run, name: str, workers: int = 0, **more: str) -> Script:
     return run(name, *given, **more).wait_for(" [*] Waiting for messages. To exit press CTRL+C")
 
 
-def publish(url: str, *jobs: str | bytes) -> None:
-    """Send jobs, and see that the queue has them. Faster than a confirm for each."""
-    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
-        channel = connection.channel()
-        channel.queue_declare("failed_jobs", durable=True, arguments=QUORUM)
-        channel.queue_declare("jobs", durable=True, arguments=JOBS)
-        for job in jobs:
-            channel.basic_publish("", "jobs", job if isinstance(job, bytes) else job.encode())
-        consumers = channel.queue_declare("jobs", passive=True).method.consumer_count
-        if not consumers:
-            poll(lambda: ready(channel, "jobs"), len(jobs))
-
-
 def numbered(count: int, job: str) -> list[str]:
     return [f"{job} #{number}" for number in range(1, count + 1)]
 
@@ -90,20 +70,6 @@ def left(channel: BlockingChannel) -> int:
     found = partial(channel.queue_declare, "jobs", passive=True)
     poll(lambda: found().method.consumer_count, 0)
     return ready(channel, "jobs")
-
-
-def family(process: int) -> set[int]:
-    """The processes that a process has started, and those that they have."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # gone meanwhile
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if state != "Z":
-                parents[int(stat.parent.name)] = int(parent)
-    found = {process}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {process}
 
 
 class Watch(Wiretap):
