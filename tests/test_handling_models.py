@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import csv
+import json
 import os
 import signal
 import struct
@@ -12,14 +14,27 @@ from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import broker as brokers
 import pytest
 from broker import Broker
 from chapters import EXAMPLES
 from conftest import Starter, assert_one_line, connected, poll, ready
-from figures_handling_models import JOBS, QUORUM, family, publish
+from figures_handling_models import (
+    CPU,
+    IO,
+    JOBS,
+    MODELS,
+    QUORUM,
+    RECORD,
+    efficiency_rows,
+    family,
+    publish,
+    rows,
+)
 from pika.adapters.blocking_connection import BlockingChannel
+from plotting import FIGURES
 from running import Script
 from wiretap import Wiretap, frames
 
@@ -413,9 +428,39 @@ def test_no_broker(run: Run, script: Path) -> None:
 
 
 @every([*CONCURRENT, "send_jobs.py"])
-@pytest.mark.parametrize("wrong", ["none", "0"])
-def test_usage(run: Run, name: str, wrong: str) -> None:
-    ended = run(name, wrong, url="amqp://unused/")
-    assert (ended.wait(), ended.stdout) == (2, [])
-    assert len(ended.stderr) == 1
-    assert ended.stderr[0].startswith(f"Usage: python {name} "), ended
+def test_usage(run: Run, name: str) -> None:
+    for wrong in "none", "0":
+        ended = run(name, wrong, url="amqp://unused/")
+        assert (ended.wait(), ended.stdout) == (2, [])
+        assert len(ended.stderr) == 1
+        assert ended.stderr[0].startswith(f"Usage: python {name} "), ended
+
+
+# --- The record behind the page's tables and its figure ------------------------
+
+
+def test_the_record_shows_what_the_page_says_of_it() -> None:
+    data = json.loads(RECORD.read_text())
+
+    def rate(model: str, kind: str) -> float:
+        return median(each["a second"] for each in data["models"][model][kind])
+
+    for model in set(MODELS) - {"one_at_a_time"}:
+        assert rate(model, IO) > 8 * rate("one_at_a_time", IO)
+        if model != "process_pool":
+            assert rate(model, CPU) < 1.3 * rate("one_at_a_time", CPU)
+    assert rate("process_pool", CPU) > 1.4 * rate("one_at_a_time", CPU)
+    for pool in data["efficiency"].values():
+        for size, least in (("32", 0.95), ("128", 0.90), ("256", 0.85)):
+            assert median(pool[size]) >= least
+
+
+def test_the_figure_and_the_tables_show_the_record() -> None:
+    data = json.loads(RECORD.read_text())
+    for name, table in (("", rows(data)), ("-efficiency", efficiency_rows(data))):
+        with (FIGURES / f"{CHAPTER}{name}.csv").open(newline="") as file:
+            assert [*csv.reader(file)] == table
+    svg = RECORD.with_suffix(".svg").read_text()
+    for kinds in data["models"].values():
+        for runs in kinds.values():
+            assert f">{median(each['a second'] for each in runs):,.0f}<" in svg
