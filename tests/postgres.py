@@ -58,6 +58,7 @@ class Postgres:
 
     def __init__(self, fsync: bool = False) -> None:
         self._reaper: subprocess.Popen[bytes] | None = None
+        self._server: subprocess.Popen[bytes] | None = None
         self.fsync = fsync
         self.url = os.environ.get("POSTGRES_URL", "").replace("postgresql://", "postgres://", 1)
         if not self.url:
@@ -109,7 +110,7 @@ class Postgres:
         for name, value in settings.items():
             server += ["-c", f"{name}={value}"]
         with log.open("wb") as output:
-            running = subprocess.Popen(
+            self._server = running = subprocess.Popen(
                 server,
                 cwd=folder,
                 env=environment,
@@ -158,6 +159,8 @@ class Postgres:
             self._reaper.stdin.close()
             self._reaper.wait()
             self._reaper.stdout.close()
+        if self._server:
+            self._server.wait()
 
     def __enter__(self) -> Postgres:
         return self

@@ -9,7 +9,10 @@ Without more it keeps the messages in SQLite, in ./queue.sqlite3. See --help.
 import argparse
 import asyncio
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
@@ -73,6 +76,14 @@ class Server(uvicorn.Server):
     """Says so when it is ready."""
 
     kind = ""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Uvicorn would raise them again, amid the closing of the queue."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)

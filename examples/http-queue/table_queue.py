@@ -143,6 +143,8 @@ class TableQueue:
         self._statements: dict[str, str] = {}
         self._janitor: asyncio.Task[None] | None = None
         self.postgresql = False
+        self._waiting: list[tuple[str, list[Any], asyncio.Future[Any]]] = []
+        self._committing = asyncio.Lock()
 
     @property
     def kind(self) -> str:
@@ -207,9 +209,7 @@ class TableQueue:
         most = self.policy.max_attempts
         await self.run(BURY, now, now, most)
 
-    async def run(
-        self, statement: str, *values: Any, using: Any = None
-    ) -> list[dict[str, Any]]:
+    async def run(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         """Run one statement; the rows that it returns."""
         if statement not in self._statements:
             text = statement.replace(
@@ -221,13 +221,49 @@ class TableQueue:
                 numbered = enumerate(rest, 1)
                 text = first + "".join(f"${n}{part}" for n, part in numbered)
             self._statements[statement] = text
-        connection = using or self.connection
+        text = self._statements[statement]
         try:
-            return await connection.execute_query_dict(
-                self._statements[statement], list(values)
-            )
+            if self.postgresql or statement == COUNT:
+                return await self.connection.execute_query_dict(
+                    text, list(values)
+                )
+            return await self._run_together(text, list(values))
         except AWAY as error:
             raise QueueDown(f"The database is away: {error}") from None
+
+    async def _run_together(
+        self, text: str, values: list[Any]
+    ) -> list[dict[str, Any]]:
+        """Run a statement in one transaction with all that wait meanwhile.
+
+        SQLite waits for the disk at every commit, one commit at a time. So
+        whoever comes first takes the others along (PostgreSQL does the like
+        by itself). Each answer is given after the commit.
+        """
+        mine: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((text, values, mine))
+        async with self._committing:
+            if not mine.done():
+                together, self._waiting = self._waiting, []
+                await asyncio.shield(self._commit(together))
+        return mine.result()
+
+    async def _commit(
+        self, together: list[tuple[str, list[Any], asyncio.Future[Any]]]
+    ) -> None:
+        try:
+            async with in_transaction() as one:
+                found = [
+                    await one.execute_query_dict(text, values)
+                    for text, values, _ in together
+                ]
+        except BaseException as error:
+            for _, _, future in together:
+                future.set_exception(error)
+                future.exception()  # its waiter may have gone
+            return
+        for (_, _, future), rows in zip(together, found, strict=True):
+            future.set_result(rows)
 
     # --- Producers ----------------------------------------------------------
 
