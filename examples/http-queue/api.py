@@ -86,6 +86,7 @@ class Settings:
     hosts: tuple[str, ...] = LOOPBACK
     intake_size: int = 400
     simulate_create: float = 0.0
+    max_wait: float = 60.0
     max_file_bytes: int = 20 * 2**20
     max_upload_bytes: int = 100 * 2**20
 
@@ -301,7 +302,8 @@ async def claim(desk: DeskOf, wanted: Claim, request: Request) -> Claimed:
     or fail each of them, with the token, before the lease runs out; then
     they go to somebody else.
     """
-    deadline = time.monotonic() + wanted.wait_seconds
+    wait = min(wanted.wait_seconds, desk.settings.max_wait)
+    deadline = time.monotonic() + wait
     lease = min(wanted.lease_seconds, desk.queue.max_lease)
     while True:
         token, found = await desk.queue.claim(wanted.count, lease)

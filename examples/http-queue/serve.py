@@ -52,6 +52,7 @@ def arguments() -> argparse.Namespace:
     add("--max-attempts", type=int, default=5, help="then it is dead")
     add("--backoff", type=float, default=1.0, help="seconds, then doubled")
     add("--intake-size", type=int, default=400, help="rows at a time")
+    add("--max-wait", type=float, default=60, help="seconds, of a claim")
     add(
         "--simulate-create",
         type=float,
@@ -107,6 +108,7 @@ async def serve(given: argparse.Namespace) -> None:
         hosts=(*LOOPBACK, given.host, *given.name),
         intake_size=given.intake_size,
         simulate_create=given.simulate_create,
+        max_wait=given.max_wait,
     )
     app = create_app(queue, settings)
     config = uvicorn.Config(
