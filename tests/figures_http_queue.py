@@ -81,7 +81,8 @@ async def procrastinate_rate(url: str, workers: int, messages: int) -> dict[str,
         await app.schema_manager.apply_schema_async()
         for first in range(0, messages, 1000):
             numbers = range(first, min(messages, first + 1000))
-            await letter.batch_defer_async(*({"number": number} for number in numbers))
+            jobs: list[Any] = [{"number": number} for number in numbers]
+            await letter.batch_defer_async(*jobs)
         started = time.monotonic()
         await app.run_worker_async(concurrency=workers, wait=False, listen_notify=False)
         seconds = time.monotonic() - started
@@ -90,7 +91,7 @@ async def procrastinate_rate(url: str, workers: int, messages: int) -> dict[str,
 
 
 def record(broker: Broker) -> None:
-    data: dict[str, Any] = {"about": about(broker)}
+    data: dict[str, Any] = {"about": about(broker), "draft": QUICK}
     with Postgres(fsync=True) as server, places(server, broker) as queues:
         data["about"]["postgresql"] = server.version
         data["rate"] = {name: [] for name in (*queues, "procrastinate")}
@@ -120,7 +121,6 @@ def record(broker: Broker) -> None:
             for name in names:
                 with queues[name]() as option:
                     data[what][name] = measure(what, option, *options)
-    data["draft"] = QUICK
     (FIGURES / f"{CHAPTER}.json").write_text(json.dumps(data, indent=1) + "\n")
 
 

@@ -1,10 +1,14 @@
-"""The promises of docs/http-queue.rst: the queue itself, on both databases."""
+"""The promises of docs/http-queue.rst: the queue itself, on both databases.
+
+Here are api.py, schemas.py, queues.py, table_queue.py, broker_queue.py,
+models.py with 0001_initial.py, and benchmark.py; intake.py, spreadsheet.py and
+client.py are in test_http_queue_intake.py.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import subprocess
 import sys
@@ -167,7 +171,7 @@ def test_extend_keeps_the_lease(database: str) -> None:
 def test_a_failure_waits_longer_each_time_and_is_dead_in_the_end(database: str) -> None:
     async def use(api: Client) -> None:
         (id,) = await api.create()
-        waits = []
+        waits, told = [], {}
         for _ in range(3):
             claimed = await api.claim(wait=10)
             told = await api.tell(claimed, "fail", reason="no paper")
@@ -258,7 +262,7 @@ def test_lists_are_filtered_and_come_in_pages(database: str) -> None:
         for claimed in [await api.claim() for _ in range(2)]:
             await api.tell(claimed, "complete")
         await api.claim()
-        found, after = [], {}
+        found, after, page = [], {}, {}
         for _ in range(4):
             page = await api.get("/v1/messages", params={"limit": 2, **after})
             found += [each["id"] for each in page["messages"]]
@@ -380,7 +384,8 @@ def test_the_same_on_a_broker(url: str) -> None:
         assert (last["messages"][0]["id"], last["messages"][0]["attempts"]) == (ids[1], 2)
         assert (await api.tell(last, "fail", reason="still none"))["state"] == "dead"
         for _ in range(3):  # looking changes nothing
-            (dead,) = (await api.get("/v1/dead"))["messages"]
+            await api.get("/v1/dead")
+        (dead,) = (await api.get("/v1/dead"))["messages"]
         assert (dead["id"], dead["error"], dead["attempts"]) == (ids[1], "still none", 2)
         assert await api.post(f"/v1/dead/{ids[1]}/requeue") == {"requeued": 1}
         final = await api.claim(wait=10)
@@ -420,4 +425,4 @@ def test_the_broker_takes_back_what_a_lost_api_had_claimed(url: str, broker: Bro
     run(lose, broker=url)
     found = run(find, broker=url)
     assert len(found["messages"]) >= 1
-    assert json.dumps(found["messages"][0]["payload"]["text"])
+    assert found["messages"][0]["payload"]["recipient"] == LETTER["recipient"]

@@ -21,6 +21,7 @@ from fastapi import (
     APIRouter,
     Depends,
     FastAPI,
+    File,
     Header,
     HTTPException,
     Query,
@@ -249,7 +250,9 @@ async def create(
     tags=["producers"],
 )
 async def upload(
-    desk: DeskOf, files: list[UploadFile], response: Response
+    desk: DeskOf,
+    files: Annotated[list[UploadFile], File(max_length=20)],
+    response: Response,
 ) -> Any:
     """Put the rows of .xlsx files into the queue.
 

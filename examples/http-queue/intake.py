@@ -8,14 +8,17 @@ last.
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from queues import Row
 from schemas import Fault, FileResult
+from spreadsheet import Refused, check_start
 
 READER = Path(__file__).with_name("spreadsheet.py")
 ROWS_A_STATEMENT = 2_000
@@ -58,15 +61,9 @@ async def feed(
         await queue.put(None)
 
 
-class Refusal(Exception):
-    """The reader refuses the file."""
-
-    def __init__(self, faults: list[dict[str, Any]]) -> None:
-        self.faults = faults
-
-
 async def rows_of(path: str) -> AsyncGenerator[Row, None]:
-    """The rows of a file, all of which are right. Else raises Refusal."""
+    """The rows of a file, all of which are right. Else raises Refused."""
+    check_start(path)
     reader = await asyncio.create_subprocess_exec(
         *(sys.executable, str(READER), path),
         stdin=asyncio.subprocess.DEVNULL,
@@ -79,20 +76,23 @@ async def rows_of(path: str) -> AsyncGenerator[Row, None]:
         first = await reader.stdout.readline()
         if not first:
             reason = "Reading it takes too much memory, or too long."
-            raise Refusal([{"reason": reason}])
+            raise Refused(reason)
         told = json.loads(first)
         if "faults" in told:
-            raise Refusal(told["faults"])
+            raise Refused("", faults=told["faults"])
         count = 0
         async for line in reader.stdout:
             for number, payload in json.loads(line):
                 count += 1
                 yield Row(number, payload)
         if count != told["rows"]:
-            raise Refusal([{"reason": "The reader ended before the file."}])
+            raise Refused("The reader ended before the file.")
     finally:
-        if reader.returncode is None:
-            reader.kill()
+        # Not reader.kill(), which would wait for a process that has ended, and
+        # then asyncio's own wait finds none.
+        if not reader.stdout.at_eof():
+            with suppress(ProcessLookupError):
+                os.kill(reader.pid, signal.SIGKILL)
         await reader.wait()
 
 
@@ -129,7 +129,7 @@ async def take_in(
         error: Exception = group
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        if not isinstance(error, Refusal):
+        if not isinstance(error, Refused):
             raise error from None
         faults = [Fault(**each) for each in error.faults]
         return FileResult(file=file, rows=0, faults=faults)

@@ -42,11 +42,16 @@ WORDS = {bool: "yes or no", float: "a number", int: "a number"}
 TIMES = (datetime.date, datetime.time, datetime.timedelta)
 
 
+Faults = list[dict[str, Any]]
+
+
 class Refused(Exception):
     """Why the file is refused, as a list of faults."""
 
-    def __init__(self, reason: str, row: int = 0, column: str = "") -> None:
-        self.faults = [fault(reason, row, column)]
+    def __init__(
+        self, reason: str, row: int = 0, *, faults: Faults | None = None
+    ) -> None:
+        self.faults = faults or [fault(reason, row)]
 
 
 def fault(reason: str, row: int = 0, column: str = "") -> dict[str, Any]:
@@ -54,12 +59,8 @@ def fault(reason: str, row: int = 0, column: str = "") -> dict[str, Any]:
     return {**{k: v for k, v in where.items() if v}, "reason": reason}
 
 
-def check_container(path: str) -> None:
-    """An .xlsx is a zip archive: unpack it once, within limits.
-
-    Sizes in the archive's own table of contents may lie, so the parts are
-    read through; a part that doesn't match its size or checksum is corrupt.
-    """
+def check_start(path: str) -> None:
+    """What can be told without reading the file. Raises Refused."""
     with open(path, "rb") as file:  # noqa: PTH123
         start = file.read(8)
     if not start:
@@ -70,6 +71,14 @@ def check_container(path: str) -> None:
         )
     if not start.startswith(b"PK"):
         raise Refused("Not a spreadsheet: an .xlsx file is expected.")
+
+
+def check_container(path: str) -> None:
+    """An .xlsx is a zip archive: unpack it once, within limits.
+
+    Sizes in the archive's own table of contents may lie, so the parts are
+    read through; a part that doesn't match its size or checksum is corrupt.
+    """
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
         if len(parts) > MAX_PARTS:
@@ -120,6 +129,7 @@ def first_sheet(archive: zipfile.ZipFile) -> str:
 
 def read(path: str) -> list[tuple[int, dict[str, Any]]]:
     """All rows with their numbers, each a Payload. Raises Refused."""
+    check_start(path)
     check_container(path)
     rows = sheet_rows(path)
     number, header = next(rows, (0, []))
@@ -145,9 +155,7 @@ def read(path: str) -> list[tuple[int, dict[str, Any]]]:
                 faults[MAX_FAULTS:] = [fault("And perhaps more after that.")]
                 break
     if faults:
-        refused = Refused("")
-        refused.faults = faults
-        raise refused
+        raise Refused("", faults=faults)
     if not good:
         raise Refused("There is no row under the headings.")
     return good
