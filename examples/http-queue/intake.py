@@ -1,0 +1,136 @@
+"""intake.py: from the rows of a file to messages in the queue.
+
+A producer reads the rows into an asynchronous queue of so many places (400),
+from which as many consumers create the messages, each as soon as it is free.
+Nobody waits until the queue is full, and nobody has to know which row is the
+last.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from pathlib import Path
+from typing import Protocol
+
+from queues import Row
+from schemas import Fault, FileResult
+from spreadsheet import Refused, check_start
+
+READER = Path(__file__).with_name("spreadsheet.py")
+ROWS_A_STATEMENT = 2_000
+LINE_LIMIT = 64 * 2**20  # bytes: 100 rows of the longest text, as JSON
+
+
+class TakesRows(Protocol):
+    """What a queue's intake() gives: the rows of one file, or none of them."""
+
+    async def store(self, rows: list[Row]) -> None: ...
+
+
+class HasIntake(Protocol):
+    """Either kind of queue."""
+
+    def intake(self, file: str) -> AbstractAsyncContextManager[TakesRows]: ...
+
+
+async def feed(
+    rows: AsyncIterator[Row],
+    size: int,
+    create: Callable[[Row], Awaitable[None]],
+) -> None:
+    """Call `create` for every row, `size` at a time, while they arrive.
+
+    When one raises, the others are cancelled and the error comes out.
+    """
+    queue: asyncio.Queue[Row | None] = asyncio.Queue(size)
+
+    async def consume() -> None:
+        while row := await queue.get():
+            await create(row)
+        await queue.put(None)  # the end, for the next of the consumers
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(size):
+            group.create_task(consume())
+        async for row in rows:
+            await queue.put(row)
+        await queue.put(None)
+
+
+async def rows_of(path: str) -> AsyncGenerator[Row, None]:
+    """The rows of a file, all of which are right. Else raises Refused."""
+    check_start(path)
+    reader = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(READER), path),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=LINE_LIMIT,
+    )
+    assert reader.stdout
+    try:
+        first = await reader.stdout.readline()
+        if not first:
+            reason = "Reading it takes too much memory, or too long."
+            raise Refused(reason)
+        told = json.loads(first)
+        if "faults" in told:
+            raise Refused("", faults=told["faults"])
+        count = 0
+        async for line in reader.stdout:
+            for number, payload in json.loads(line):
+                count += 1
+                yield Row(number, payload)
+        if count != told["rows"]:
+            raise Refused("The reader ended before the file.")
+    finally:
+        # Not reader.kill(), which would wait for a process that has ended, and
+        # then asyncio's own wait finds none.
+        if not reader.stdout.at_eof():
+            with suppress(ProcessLookupError):
+                os.kill(reader.pid, signal.SIGKILL)
+        await reader.wait()
+
+
+async def take_in(
+    queue: HasIntake, path: str, file: str, size: int, simulate: float
+) -> FileResult:
+    """Put the rows of one file into the queue: all of them, or none."""
+    made: list[Row] = []
+    batches: asyncio.Queue[list[Row]] = asyncio.Queue(1)
+    total = 0
+
+    async def create(row: Row) -> None:
+        if simulate:
+            await asyncio.sleep(simulate)  # work that takes time, in theory
+        made.append(row)
+        if len(made) == ROWS_A_STATEMENT:
+            batch, made[:] = made[:], []
+            await batches.put(batch)
+
+    async def produce() -> None:
+        async with aclosing(rows_of(path)) as rows:
+            await feed(rows, size, create)
+        if made:
+            await batches.put(made)
+        await batches.put([])  # the end
+
+    try:
+        async with queue.intake(file) as intake, asyncio.TaskGroup() as group:
+            group.create_task(produce())
+            while batch := await batches.get():
+                await intake.store(batch)
+                total += len(batch)
+    except ExceptionGroup as group:
+        error: Exception = group
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        if not isinstance(error, Refused):
+            raise error from None
+        faults = [Fault(**each) for each in error.faults]
+        return FileResult(file=file, rows=0, faults=faults)
+    return FileResult(file=file, rows=total)

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""serve.py: the queue's API and its page, on http://127.0.0.1:8000/
+
+    python serve.py
+
+Without more it keeps the messages in SQLite, in ./queue.sqlite3. See --help.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from api import LOOPBACK, Settings, create_app
+from broker_queue import BrokerQueue
+from models import DATABASE
+from queues import Policy, QueueDown
+from table_queue import TableQueue
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="A queue behind HTTP.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="beyond loopback: with --token")
+    add("--port", type=int, default=8000)
+    add(
+        "--name",
+        action="append",
+        default=[],
+        help="a host name by which clients call it, or * for any",
+    )
+    add(
+        "--database",
+        default=DATABASE,
+        help="sqlite://FILE, sqlite://:memory: or postgres://…; "
+        "$HTTP_QUEUE_DATABASE",
+    )
+    add("--queue", help="amqp://…: a queue in RabbitMQ, and no table")
+    add(
+        "--token",
+        default="",
+        help="what clients must bring; $HTTP_QUEUE_TOKEN",
+    )
+    add("--max-attempts", type=int, default=5, help="then it is dead")
+    add("--backoff", type=float, default=1.0, help="seconds, then doubled")
+    add("--intake-size", type=int, default=400, help="rows at a time")
+    add("--max-wait", type=float, default=60, help="seconds, of a claim")
+    add(
+        "--simulate-create",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="simulation: what it takes to create a message",
+    )
+    given = parser.parse_args()
+    given.token = given.token or os.environ.get("HTTP_QUEUE_TOKEN", "")
+    if not 1 <= given.max_attempts <= 20:
+        parser.error("--max-attempts is from 1 to 20")
+    if given.intake_size < 1:
+        parser.error("--intake-size is 1 or more")
+    if not 0 <= given.backoff <= 3600:
+        parser.error("--backoff is from 0 to 3600")
+    if given.host not in LOOPBACK and not given.token:
+        parser.error(f"--host {given.host} is open to others; add --token")
+    return given
+
+
+class Server(uvicorn.Server):
+    """Says so when it is ready."""
+
+    kind = ""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Uvicorn would raise them again, amid the closing of the queue."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started and self.servers:
+            host, port, *_ = self.servers[0].sockets[0].getsockname()
+            where = f"http://{host}:{port}/"
+            print(
+                f" [*] A queue in {self.kind} on {where} To exit press CTRL+C",
+                flush=True,
+            )
+
+
+async def serve(given: argparse.Namespace) -> None:
+    policy = Policy(given.max_attempts, given.backoff)
+    if given.queue:
+        queue = BrokerQueue(given.queue, policy)
+    else:
+        queue = TableQueue(given.database, policy)
+    settings = Settings(
+        token=given.token,
+        hosts=(*LOOPBACK, given.host, *given.name),
+        intake_size=given.intake_size,
+        simulate_create=given.simulate_create,
+        max_wait=given.max_wait,
+    )
+    app = create_app(queue, settings)
+    config = uvicorn.Config(
+        app,
+        given.host,
+        given.port,
+        log_level="warning",
+        # A worker that waits for messages doesn't keep us from ending.
+        timeout_graceful_shutdown=3,
+    )
+    server = Server(config)
+    await queue.start()
+    server.kind = queue.kind
+    try:
+        await server.serve()
+    finally:
+        await queue.close()
+
+
+def main() -> None:
+    given = arguments()
+    try:
+        asyncio.run(serve(given))
+    except QueueDown as error:
+        sys.exit(f"{error}")
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,428 @@
+"""The promises of docs/http-queue.rst: the queue itself, on both databases.
+
+Here are api.py, schemas.py, queues.py, table_queue.py, broker_queue.py,
+models.py with 0001_initial.py, and benchmark.py; intake.py, spreadsheet.py and
+client.py are in test_http_queue_intake.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broker import Broker
+from chapters import reader_environment
+from http_queue import FOLDER, LETTER, Client, module, run
+from postgres import Postgres, PostgresError
+
+NOBODY = "0" * 32
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for this process; xdist keeps its tests in one."""
+    try:
+        server = Postgres()
+    except PostgresError as error:
+        pytest.fail(str(error))
+    with server:
+        yield server
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "database" in metafunc.fixturenames:
+        in_one_process = pytest.mark.xdist_group("postgres")
+        both = ["sqlite", pytest.param("postgres", marks=in_one_process)]
+        metafunc.parametrize("database", both, indirect=True)
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        yield f"sqlite://{tmp_path}/queue.sqlite3"
+        return
+    with request.getfixturevalue("postgres").database() as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> str:
+    return f"sqlite://{tmp_path}/queue.sqlite3"
+
+
+# --- Producers ---------------------------------------------------------------
+
+
+def test_a_message_is_created_claimed_and_completed(database: str) -> None:
+    async def use(api: Client) -> None:
+        made = await api.post("/v1/messages", LETTER, 201)
+        assert made["state"] == "ready"
+        assert made["payload"] == LETTER
+        claimed = await api.claim()
+        (message,) = claimed["messages"]
+        assert (message["id"], message["state"], message["attempts"]) == (
+            made["id"],
+            "leased",
+            1,
+        )
+        assert (await api.tell(claimed, "complete"))["state"] == "done"
+        # Told twice, because the first answer got lost.
+        await api.tell(claimed, "complete")
+        done = await api.get(f"/v1/messages/{made['id']}")
+        assert done["state"] == "done"
+        assert done["finished_at"] >= done["created_at"]
+        assert await api.counts() == {"done": 1}
+
+    run(use, database)
+
+
+def test_an_idempotency_key_stores_once(database: str) -> None:
+    async def use(api: Client) -> None:
+        key = {"Idempotency-Key": "letter-1"}
+        answers = await asyncio.gather(
+            *(api.http.post("/v1/messages", json=LETTER, headers=key) for _ in range(20))
+        )
+        assert Counter(answer.status_code for answer in answers) == {201: 1, 200: 19}
+        assert len({answer.json()["id"] for answer in answers}) == 1
+        assert await api.counts() == {"ready": 1}
+        other = {**LETTER, "text": "Something else"}
+        told = await api.post("/v1/messages", other, 422, headers=key)
+        assert "letter-1" in told["detail"]
+
+    run(use, database)
+
+
+def test_what_is_stored_outlives_the_api(database: str) -> None:
+    async def create(api: Client) -> list[str]:
+        return await api.create(3)
+
+    async def look(api: Client) -> list[str]:
+        return [each["id"] for each in (await api.claim(5))["messages"]]
+
+    assert run(create, database) == run(look, database)
+
+
+# --- Workers -----------------------------------------------------------------
+
+
+def test_claims_are_the_oldest_and_nobody_elses(database: str) -> None:
+    async def use(api: Client) -> None:
+        ids = await api.create(10)
+        first = await api.claim(4)
+        assert [each["id"] for each in first["messages"]] == ids[:4]
+        rest = await asyncio.gather(*(api.claim(2) for _ in range(5)))
+        others = [each["id"] for claimed in rest for each in claimed["messages"]]
+        assert sorted(others) == ids[4:]
+        assert (await api.claim(4))["messages"] == []
+
+    run(use, database)
+
+
+def test_a_lease_that_runs_out_gives_the_message_back(database: str) -> None:
+    async def use(api: Client) -> None:
+        (id,) = await api.create()
+        first = await api.claim(lease=0.1)
+        second = await api.claim(wait=10)  # waits for that
+        assert [each["id"] for each in second["messages"]] == [id]
+        assert second["messages"][0]["attempts"] == 2
+        for what in ("complete", "fail", "release", "extend"):
+            told = await api.tell(first, what, 409)
+            assert told["detail"] == id
+        await api.tell(second, "complete")
+        await api.tell(first, "complete", 409)
+
+    run(use, database)
+
+
+def test_late_is_not_too_late_while_nobody_else_has_it(database: str) -> None:
+    async def use(api: Client) -> None:
+        await api.create()
+        claimed = await api.claim(lease=0.1)
+        await asyncio.sleep(0.2)
+        assert await api.counts() == {"ready": 1}
+        await api.tell(claimed, "complete")
+        assert await api.counts() == {"done": 1}
+
+    run(use, database)
+
+
+def test_extend_keeps_the_lease(database: str) -> None:
+    async def use(api: Client) -> None:
+        await api.create()
+        claimed = await api.claim(lease=0.3)
+        await api.tell(claimed, "extend", lease_seconds=60)
+        await asyncio.sleep(0.4)
+        assert (await api.claim())["messages"] == []
+        await api.tell(claimed, "complete")
+
+    run(use, database)
+
+
+def test_a_failure_waits_longer_each_time_and_is_dead_in_the_end(database: str) -> None:
+    async def use(api: Client) -> None:
+        (id,) = await api.create()
+        waits, told = [], {}
+        for _ in range(3):
+            claimed = await api.claim(wait=10)
+            told = await api.tell(claimed, "fail", reason="no paper")
+            waits.append(told["retry_in_seconds"])
+        assert waits == [0.1, 0.2, None]
+        assert told["state"] == "dead"
+        (dead,) = (await api.get("/v1/dead"))["messages"]
+        assert (dead["id"], dead["attempts"], dead["error"]) == (id, 3, "no paper")
+        assert (await api.claim())["messages"] == []
+
+        assert await api.post(f"/v1/dead/{id}/requeue") == {"requeued": 1}
+        claimed = await api.claim()
+        assert claimed["messages"][0]["attempts"] == 1
+        await api.post(f"/v1/dead/{id}/requeue", status=409)
+        await api.tell(claimed, "fail", retry=False)  # hopeless: dead at once
+        assert await api.post("/v1/dead/requeue") == {"requeued": 1}
+        assert await api.counts() == {"ready": 1}
+
+    run(use, database, policy={"max_attempts": 3, "backoff": 0.1})
+
+
+def test_a_failed_message_waits_its_time(database: str) -> None:
+    async def use(api: Client) -> None:
+        await api.create()
+        await api.tell(await api.claim(), "fail")
+        assert await api.counts() == {"delayed": 1}
+        assert (await api.claim())["messages"] == []
+
+    run(use, database, policy={"backoff": 60.0})
+
+
+def test_a_message_that_kills_its_workers_is_dead_in_the_end(database: str) -> None:
+    async def use(api: Client) -> None:
+        await api.create()
+        for _ in range(2):
+            assert (await api.claim(lease=0.1, wait=10))["messages"]
+        await asyncio.sleep(0.2)
+        assert (await api.claim())["messages"] == []
+        await api.queue.bury()  # which happens every second
+        (dead,) = (await api.get("/v1/dead"))["messages"]
+        assert "lease ran out" in dead["error"]
+
+    run(use, database, policy={"max_attempts": 2})
+
+
+def test_what_is_given_back_has_not_been_tried(database: str) -> None:
+    async def use(api: Client) -> None:
+        await api.create()
+        claimed = await api.claim()
+        await api.tell(claimed, "release")
+        await api.tell(claimed, "complete", 409)
+        assert (await api.claim())["messages"][0]["attempts"] == 1
+
+    run(use, database)
+
+
+def test_unknown_messages(database: str) -> None:
+    async def use(api: Client) -> None:
+        nothing = {"token": NOBODY, "messages": [{"id": NOBODY}]}
+        for what in ("complete", "fail", "release", "extend"):
+            await api.tell(nothing, what, 404)
+        await api.post(f"/v1/dead/{NOBODY}/requeue", status=404)
+
+    run(use, database)
+
+
+def test_a_claim_waits_for_a_message(database: str) -> None:
+    async def use(api: Client) -> None:
+        waiting = asyncio.create_task(api.claim(wait=30))
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        started = time.monotonic()
+        await api.create()
+        assert len((await waiting)["messages"]) == 1
+        # At once, not when it would have looked again by itself.
+        assert time.monotonic() - started < 5
+        assert (await api.claim(wait=0.1))["messages"] == []
+
+    run(use, database)
+
+
+# --- People ------------------------------------------------------------------
+
+
+def test_lists_are_filtered_and_come_in_pages(database: str) -> None:
+    async def use(api: Client) -> None:
+        ids = await api.create(7)
+        for claimed in [await api.claim() for _ in range(2)]:
+            await api.tell(claimed, "complete")
+        await api.claim()
+        found, after, page = [], {}, {}
+        for _ in range(4):
+            page = await api.get("/v1/messages", params={"limit": 2, **after})
+            found += [each["id"] for each in page["messages"]]
+            after = {"after": page["next"]}
+        assert found == ids
+        assert page["next"] is None
+        for state, expected in (("done", ids[:2]), ("leased", ids[2:3]), ("ready", ids[3:])):
+            page = await api.get("/v1/messages", params={"state": state})
+            assert [each["id"] for each in page["messages"]] == expected
+        page = await api.get("/v1/messages", params={"upload": "none.xlsx"})
+        assert page["messages"] == []
+
+    run(use, database)
+
+
+def test_metrics_and_health(database: str) -> None:
+    async def use(api: Client) -> None:
+        await api.create(3)
+        await api.tell(await api.claim(), "complete")
+        assert await api.get("/healthz") == {"status": "ok"}
+        text = (await api.http.get("/metrics")).text
+        lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+        assert lines['http_queue_messages{state="ready"}'] == "2"
+        assert lines['http_queue_messages{state="done"}'] == "1"
+        assert lines['http_queue_events_total{event="created"}'] == "3"
+        assert lines['http_queue_events_total{event="completed"}'] == "1"
+
+    run(use, database)
+
+
+# --- More than one process ---------------------------------------------------
+
+
+def benchmark(**given: Any) -> argparse.Namespace:
+    defaults = {"queue": None, "seed": random.randrange(1000), "limit": 60}
+    return argparse.Namespace(**{**defaults, **given})
+
+
+@pytest.mark.long
+def test_four_processes_claim_every_message_once(database: str) -> None:
+    given = benchmark(database=database, processes=4, messages=400)
+    told = module("benchmark").claims(given)
+    assert (told["claims"], told["claimed_twice"], told["errors"]) == (400, 0, [])
+    assert sum(count > 0 for count in told["claimed_by_each"]) > 1
+
+
+@pytest.mark.long
+def test_killed_at_random_nothing_is_lost(database: str, tmp_path: Path) -> None:
+    """Workers and the API; what is handled twice was not completed before."""
+    given = benchmark(
+        database=database,
+        folder=str(tmp_path),
+        messages=300,
+        workers=2,
+        kills=4,
+        pause=0.4,
+    )
+    told = module("benchmark").chaos(given)
+    assert told["handled"] == 300
+    assert {n: c for n, c in told["state"].items() if c and n != "queue"} == {"done": 300}
+    # A kill can cost what the killed had claimed: 10 for each worker.
+    assert told["handled_again"] <= 4 * 2 * 10
+
+
+def test_two_processes_start_on_one_new_database(database: str) -> None:
+    asked = "import asyncio, sys; sys.path.insert(0, sys.argv[1])\n"
+    asked += "from table_queue import *\nfrom queues import Policy\n"
+    asked += "async def main():\n    q = TableQueue(sys.argv[2], Policy())\n"
+    asked += "    await q.start()\n    print(await q.counts())\n    await q.close()\n"
+    asked += "asyncio.run(main())"
+    command = [sys.executable, "-c", asked, str(FOLDER), database]
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    for process in processes:
+        stdout, stderr = process.communicate(timeout=60)
+        assert "'ready': 0" in stdout, stderr
+
+
+def test_the_migrations_make_the_models(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tortoise", "-c", "models.TORTOISE", "makemigrations"],
+        cwd=FOLDER,
+        env={
+            **reader_environment("amqp://unused/"),
+            "HTTP_QUEUE_DATABASE": f"sqlite://{tmp_path}/x.sqlite3",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert "No changes" in done.stdout, done.stdout + done.stderr
+
+
+# --- A broker as the queue ---------------------------------------------------
+
+
+def test_the_same_on_a_broker(url: str) -> None:
+    async def use(api: Client) -> None:
+        ids = await api.create(3)
+        first = await api.claim(2)
+        assert [each["id"] for each in first["messages"]] == ids[:2]
+        assert (await api.counts())["leased"] == 2
+        await api.tell(first, "complete")
+        await api.tell(first, "complete")
+        await api.post(
+            f"/v1/messages/{ids[1]}/complete",
+            {"token": NOBODY},
+            409,
+        )
+        first["messages"].pop(0)
+        told = await api.tell(first, "fail", reason="no paper")
+        assert told["retry_in_seconds"] == 0.2
+        third = await api.claim()
+        assert third["messages"][0]["id"] == ids[2]
+        await api.tell(third, "release")
+        again = await api.claim()
+        assert (again["messages"][0]["id"], again["messages"][0]["attempts"]) == (ids[2], 1)
+        await api.tell(again, "complete")
+        last = await api.claim(wait=20)  # its backoff is over
+        assert (last["messages"][0]["id"], last["messages"][0]["attempts"]) == (ids[1], 2)
+        assert (await api.tell(last, "fail", reason="still none"))["state"] == "dead"
+        for _ in range(3):  # looking changes nothing
+            await api.get("/v1/dead")
+        (dead,) = (await api.get("/v1/dead"))["messages"]
+        assert (dead["id"], dead["error"], dead["attempts"]) == (ids[1], "still none", 2)
+        assert await api.post(f"/v1/dead/{ids[1]}/requeue") == {"requeued": 1}
+        final = await api.claim(wait=10)
+        assert final["messages"][0]["attempts"] == 1
+        await api.tell(final, "complete")
+        # A broker cannot be asked, and the document doesn't say it can.
+        assert (await api.http.get(f"/v1/messages/{ids[0]}")).status_code == 404
+        assert "get" not in (await api.get("/openapi.json"))["paths"]["/v1/messages"]
+
+    run(use, broker=url, policy={"max_attempts": 2, "backoff": 0.2})
+
+
+def test_a_lease_on_a_broker_runs_out(url: str) -> None:
+    async def use(api: Client) -> None:
+        await api.create()
+        first = await api.claim(lease=0.2)
+        await api.tell(first, "extend", lease_seconds=0.5)
+        second = await api.claim(lease=0.2, wait=20)
+        assert second["messages"][0]["attempts"] == 2
+        await api.tell(first, "complete", 409)
+        async with asyncio.timeout(20):
+            while not (dead := (await api.get("/v1/dead"))["messages"]):
+                await asyncio.sleep(0.1)
+        assert "lease ran out" in dead[0]["error"]
+
+    run(use, broker=url, policy={"max_attempts": 2})
+
+
+def test_the_broker_takes_back_what_a_lost_api_had_claimed(url: str, broker: Broker) -> None:
+    async def lose(api: Client) -> None:
+        await api.create(2)
+        assert len((await api.claim(2))["messages"]) == 2
+
+    async def find(api: Client) -> Any:
+        return await api.claim(2, wait=20)
+
+    run(lose, broker=url)
+    found = run(find, broker=url)
+    assert len(found["messages"]) >= 1
+    assert found["messages"][0]["payload"]["recipient"] == LETTER["recipient"]
