@@ -494,12 +494,12 @@ def can_install() -> bool:
     return os.geteuid() == 0 and bool(shutil.which("apt-get"))
 
 
-def install_from_debian() -> None:
-    """Install Debian's rabbitmq-server without starting its service.
+def install_from_debian(*packages: str) -> None:
+    """Install Debian's packages without starting their services.
 
     Raises BrokerError where apt-get fails.
     """
-    say("Installing Debian's rabbitmq-server with apt-get (its own service stays off) …")
+    say(f"Installing Debian's {' '.join(packages)} with apt-get (services stay off) …")
     policy = Path("/usr/sbin/policy-rc.d")  # Debian's way to say "start nothing"
     ours = not policy.exists()
     if ours:
@@ -508,13 +508,13 @@ def install_from_debian() -> None:
     try:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         install = ["apt-get", "install", "-y", "-q", "--no-install-recommends"]
-        for command in (["apt-get", "update", "-q"], [*install, "rabbitmq-server"]):
+        for command in (["apt-get", "update", "-q"], [*install, *packages]):
             done = subprocess.run(
                 command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
             )
             if done.returncode:
                 tail = "\n".join((done.stdout + done.stderr).splitlines()[-8:])
-                raise BrokerError(f"{shlex.join(command)} failed:\n{tail}\n\n{REMEDIES}")
+                raise BrokerError(f"{shlex.join(command)} failed:\n{tail}")
     finally:
         if ours:
             policy.unlink(missing_ok=True)
@@ -539,7 +539,10 @@ def start(port: int | None = None, kind: str | None = None) -> OwnedBroker:
     if not in_docker and not installed_programs():
         if not can_install():
             raise BrokerError(f"{reason and reason + '. '}{REMEDIES}")
-        install_from_debian()
+        try:
+            install_from_debian("rabbitmq-server")
+        except BrokerError as error:
+            raise BrokerError(f"{error}\n\n{REMEDIES}") from None
     if reason:
         say(f"Using the installed rabbitmq-server, because {reason}.")
     for attempt in range(ATTEMPTS):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 import broker as brokers
 import pika
+import postgres
 import pytest
 from broker import Broker, BrokerError
 from chapters import CLIENTS, EXAMPLES
@@ -72,7 +74,20 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     option = session.config.option
     controls_workers = getattr(option, "numprocesses", None) and HANDLE not in os.environ
     if controls_workers and not option.collectonly:
+        install_companions()
         start_broker()
+
+
+def install_companions() -> None:
+    """Where it can be done: what the tests of http-queue need beside a broker."""
+    wanted = [] if postgres.programs() or os.environ.get("POSTGRES_URL") else ["postgresql"]
+    if not (shutil.which("chromedriver") or shutil.which("chromium.chromedriver")):
+        wanted += ["chromium", "chromium-driver"]
+    if wanted and brokers.can_install():
+        try:
+            brokers.install_from_debian(*wanted)
+        except BrokerError as error:
+            brokers.say(f"{error}\nThe tests that need it will fail, and say so.")
 
 
 def start_broker() -> None:
