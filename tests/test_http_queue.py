@@ -238,7 +238,9 @@ def test_unknown_messages(database: str) -> None:
     run(use, database)
 
 
-def test_a_claim_waits_for_a_message(database: str) -> None:
+def test_a_claim_waits_for_a_message(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module("api"), "LOOK_AGAIN", 60)
+
     async def use(api: Client) -> None:
         waiting = asyncio.create_task(api.claim(wait=30))
         await asyncio.sleep(0.2)

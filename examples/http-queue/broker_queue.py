@@ -56,11 +56,15 @@ def as_row(message: AbstractIncomingMessage, state: str) -> dict[str, Any]:
     upload, row = (message.headers.get(name) for name in ("upload", "row"))
     error = message.headers.get(ERROR)
     created = message.headers.get("created_at")
+    attempts = attempts_of(message) + (state == "leased")
+    if state == "dead":
+        # Every look at it was a delivery, which before 4.3 counts as well.
+        attempts = message.headers.get(ATTEMPTS) or 0
     return {
         "id": message.message_id,
         "payload": json.loads(message.body),
         "state": state,
-        "attempts": attempts_of(message) + (state == "leased"),
+        "attempts": attempts,
         "error": str(error) if error else None,
         "upload": str(upload) if upload else None,
         "row": row if isinstance(row, int) else None,
