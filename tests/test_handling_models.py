@@ -9,6 +9,7 @@ import os
 import signal
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -17,6 +18,7 @@ from pathlib import Path
 from statistics import median
 
 import broker as brokers
+import pika
 import pytest
 from broker import Broker
 from chapters import EXAMPLES
@@ -190,9 +192,16 @@ def test_a_process_of_the_pool_that_dies_loses_nothing(
 def test_as_many_at_a_time_as_it_is_told(run: Run, watch: Watch, url: str, name: str) -> None:
     """They are done in two waves; and never are more delivered than prefetched."""
     workers = 5
-    publish(url, *numbered(2 * workers, "sleep 1"), *numbered(20, "sleep 0.01"))
-    busy = worker(run, name, workers, url=watch.url).wait_for("Done", count=20 + 2 * workers)
-    times = [when for when, line in zip(busy.times, busy.stdout, strict=True) if "Done" in line]
+    publish(url, *numbered(workers, "sleep 0.3"))  # until all of a pool are there
+    busy = worker(run, name, workers, url=watch.url).wait_for("Done", count=workers)
+    before = len(busy.stdout)
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        channel = connection.channel()  # no confirms: all of them at once
+        for job in [*numbered(2 * workers, "sleep 1"), *numbered(20, "sleep 0.01")]:
+            channel.basic_publish("", "jobs", job.encode())
+    busy.wait_for("Done", count=20 + 3 * workers)
+    printed = [*zip(busy.times, busy.stdout, strict=True)][before:]
+    times = [when for when, line in printed if "Done" in line]
     gaps = [after - before for before, after in pairwise(times)]
     assert gaps.index(max(gaps)) == workers - 1
     assert max(gaps) > 0.5
@@ -221,6 +230,7 @@ def test_a_naive_worker_takes_all_there_is(run: Run, watch: Watch, url: str, nam
 def test_the_ack_comes_after_the_work(run: Run, watch: Watch, url: str, name: str) -> None:
     publish(url, "sleep 1 #1")
     busy = worker(run, name, 1, url=watch.url).wait_for("Received")
+    time.sleep(0.3)  # an early ack would have come by now
     assert watch.unacked == 1
     busy.wait_for("Done")
     poll(lambda: watch.unacked, 0)
@@ -414,7 +424,7 @@ def test_a_script_needs_only_its_client(script: Path) -> None:
 def test_a_script_is_short(script: Path) -> None:
     lines = len(script.read_text().splitlines())
     assert lines <= 60 or script.name in LONG
-    assert lines <= 140
+    assert lines <= 145
 
 
 @every_script

@@ -33,8 +33,7 @@ def work(job: str) -> None:
 
 
 def begin() -> None:
-    """In each process of the pool: it ends with its parent, not before."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of them
+    """In each process of the pool: it ends with its parent, not after it."""
 
     def leave() -> None:
         if parent := multiprocessing.parent_process():
@@ -67,6 +66,9 @@ def main(workers: int) -> None:
     # "fork" would copy a process with threads; that may hang. So not that one.
     context = multiprocessing.get_context("forkserver")
     pool = ProcessPoolExecutor(workers, context, begin)
+    # Ctrl-C goes to all of them, too: they inherit that it is ignored.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    pool.submit(int).result()  # starts them all
     in_hand: set[int] = set()
     stopped = False
 
