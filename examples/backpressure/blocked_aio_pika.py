@@ -10,7 +10,7 @@ import os
 import sys
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, DeliveryError, InvalidFrameError
+from aio_pika.exceptions import AMQPError, InvalidFrameError
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
 
@@ -56,13 +56,7 @@ if __name__ == "__main__":
         asyncio.run(main(int(given)))
     except KeyboardInterrupt:
         sys.exit(1)
-    except (
-        AMQPError,
-        DeliveryError,
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as why:
+    except (AMQPError, OSError, RuntimeError, ValueError) as why:
         where = AMQP_URL.rpartition("@")[2]  # without the password
         if isinstance(why, InvalidFrameError):  # aiormq loses the reason
             why = "the broker refuses this virtual host"

@@ -13,10 +13,18 @@ from pika.connection import Connection
 from pika.exceptions import AMQPError, NackError
 from pika.frame import Method
 from pika.spec import Basic
+from pika.spec import Connection as Spec
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
-QUORUM = {"x-queue-type": "quorum"}
 PERSISTENT = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
+
+
+def on_blocked(_: Connection, frame: Method[Spec.Blocked]) -> None:
+    print(f" [!] Blocked by the broker: {frame.method.reason}")
+
+
+def on_unblocked(_: Connection, frame: Method[Spec.Unblocked]) -> None:
+    print(" [x] Unblocked")
 
 
 class Publisher:
@@ -27,27 +35,24 @@ class Publisher:
         # and while it waits it calls nobody back.
         self.connection = pika.SelectConnection(
             pika.URLParameters(AMQP_URL),
-            on_open_callback=lambda it: it.channel(on_open_callback=self.open),
+            on_open_callback=self.on_open,
             on_open_error_callback=self.end,
             on_close_callback=self.end,
         )
-        self.connection.add_on_connection_blocked_callback(
-            lambda _, it: print(
-                f" [!] Blocked by the broker: {it.method.reason}"
-            )
-        )
-        self.connection.add_on_connection_unblocked_callback(
-            lambda *_: print(" [x] Unblocked")
-        )
 
-    def open(self, channel: Channel) -> None:
+    def on_open(self, connection: Connection) -> None:
+        connection.add_on_connection_blocked_callback(on_blocked)
+        connection.add_on_connection_unblocked_callback(on_unblocked)
+        connection.channel(on_open_callback=self.on_channel)
+
+    def on_channel(self, channel: Channel) -> None:
         self.channel = channel
         channel.add_on_close_callback(self.end)
         channel.confirm_delivery(self.on_confirm)
         channel.queue_declare(
             "event_store",
             durable=True,
-            arguments=QUORUM,
+            arguments={"x-queue-type": "quorum"},
             callback=self.publish,
         )
 

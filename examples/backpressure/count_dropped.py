@@ -30,8 +30,9 @@ def main() -> None:
             if not method or not properties:
                 break
             # The broker's own account of where it was, and why no longer.
-            death = (properties.headers or {})["x-death"][0]
-            reasons[f"{death['queue']}: {death['reason']}"] += 1
+            told = properties.headers or {}
+            where, why = "x-first-death-queue", "x-first-death-reason"
+            reasons[f"{told[where]}: {told[why]}"] += 1
             channel.basic_ack(method.delivery_tag)
     print(f" [x] {reasons.total()} dropped")
     for reason, count in sorted(reasons.items()):

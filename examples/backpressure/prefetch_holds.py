@@ -27,14 +27,12 @@ async def main(prefetch: int) -> None:
         await asyncio.gather(*sending)
         print(f" [x] Sent {COUNT} messages")
         async with queue.iterator() as messages:
-            async for message in messages:
-                await asyncio.sleep(1)  # the work; meanwhile more come in
-                break
+            await anext(messages)
+            await asyncio.sleep(1)  # the work; meanwhile more come in
             left = await channel.declare_queue(name, passive=True)
-            waiting = left.declaration_result.message_count or 0
-            held = COUNT - waiting - 1
-            print(f" [x] Working on 1; {held} more wait here, {waiting} there")
-            await message.ack()
+        there = left.declaration_result.message_count or 0
+        here = COUNT - there - 1
+        print(f" [x] Working on 1; {here} more wait here, {there} there")
 
 
 if __name__ == "__main__":

@@ -36,10 +36,9 @@ busy = 0  # requests at work
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     limits = httpx.Limits(max_connections=WORKERS * MAX_REQUESTS)
-    async with httpx.AsyncClient(
-        timeout=POST_SECONDS, limits=limits
-    ) as client:
-        app.state.client = client  # one for all: it keeps connections open
+    # One for all requests: it keeps its connections open.
+    async with httpx.AsyncClient(timeout=POST_SECONDS, limits=limits) as it:
+        app.state.client = it
         yield
 
 

@@ -122,11 +122,8 @@ def main() -> None:
     for policy in POLICIES:
         run = simulate(policy)
         share = sum(run.goodput) / run.asked
-        when = (
-            f"after {run.recovered - BURST_TO:.0f} s"
-            if run.recovered
-            else "never"
-        )
+        secs = run.recovered
+        when = "never" if secs is None else f"after {secs - BURST_TO:.0f} s"
         per = sum(run.load) / run.asked
         print(f"     {policy.name:<21}{per:>8.2f}{share:>18.0%}  {when}")
 

@@ -29,7 +29,7 @@ def main(count: int) -> None:
         channel.queue_declare(
             "limited_tasks", durable=True, arguments=ARGUMENTS
         )
-        pause = longest = 0.05
+        pause = 0.05
         try:
             while stored < count:
                 body = f"task {stored + 1}".encode()
@@ -41,7 +41,7 @@ def main(count: int) -> None:
                 except NackError:
                     if not refusals:
                         print(" [!] The queue is full: waiting for room")
-                    refusals, longest = refusals + 1, max(longest, pause)
+                    refusals += 1
                     # Not time.sleep(): the heartbeats have to go on. At
                     # random, so that not all who wait come back together.
                     connection.sleep(random.uniform(pause / 2, pause))
