@@ -20,8 +20,7 @@ class Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if "was blocked by" in str(record.msg) and record.args:
-            reason = [*record.args][-1]
-            print(f" [!] Blocked by the broker: {reason}")
+            print(f" [!] Blocked by the broker: {[*record.args][-1]}")
         elif "was unblocked" in str(record.msg):
             print(" [x] Unblocked")
 
@@ -50,8 +49,7 @@ if __name__ == "__main__":
         print("Usage: python blocked_aio_pika.py N", file=sys.stderr)
         sys.exit(2)
     log = logging.getLogger("aiormq.connection")
-    log.propagate = False
-    log.addHandler(Listener())
+    log.handlers, log.propagate = [Listener()], False
     try:
         asyncio.run(main(int(given)))
     except KeyboardInterrupt:

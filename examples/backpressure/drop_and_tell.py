@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Send readings to a queue that keeps ten, for a second; see what it drops.
+"""Send readings to a queue that keeps five, for a second; see what it drops.
 
-So many readings: python drop_and_tell.py 15
+So many readings: python drop_and_tell.py 8
 What is dropped, for whatever reason, goes to the queue dropped_readings.
 """
 
@@ -14,7 +14,7 @@ from pika.exceptions import AMQPError
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
 ARGUMENTS = {
     "x-queue-type": "quorum",
-    "x-max-length": 10,
+    "x-max-length": 5,
     "x-message-ttl": 1000,  # milliseconds
     "x-dead-letter-exchange": "",
     "x-dead-letter-routing-key": "dropped_readings",

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Send readings to a queue that keeps the latest ten: the others are gone.
+"""Send readings to a queue that keeps the latest five: the others are gone.
 
-So many readings: python drop_oldest.py 15
+So many readings: python drop_oldest.py 8
 """
 
 import os
@@ -22,7 +22,7 @@ def main(count: int) -> None:
             "latest_readings",
             durable=True,
             # No x-overflow: what is dropped is the oldest, "drop-head".
-            arguments={"x-queue-type": "quorum", "x-max-length": 10},
+            arguments={"x-queue-type": "quorum", "x-max-length": 5},
         )
         for number in range(1, count + 1):
             channel.basic_publish(

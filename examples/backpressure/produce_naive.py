@@ -5,6 +5,7 @@ It takes lists at http://127.0.0.1:8000/produce; send one with ask.py.
 """
 
 import asyncio
+import logging
 import os
 import socket
 import sys
@@ -44,6 +45,7 @@ async def produce(items: list[Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    logging.getLogger("asyncio").disabled = True  # we look at the answers
     address = urlsplit(URL)
     try:
         with socket.create_server((address.hostname, address.port)) as server:

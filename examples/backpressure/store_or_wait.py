@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Publish tasks into a queue that is full at 100, and wait when it is.
+"""Publish tasks into a queue that is full at five, and wait when it is.
 
-So many tasks: python store_or_wait.py 90
-Run slow_consumer.py beside it, so that there is room again.
+So many tasks: python store_or_wait.py 4
+With more, run slow_consumer.py beside it, so that there is room again.
 """
 
 import os
@@ -13,23 +13,20 @@ import pika
 from pika.exceptions import AMQPError, NackError
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
-ARGUMENTS = {
+LIMITS = {
     "x-queue-type": "quorum",
-    "x-max-length": 100,
+    "x-max-length": 5,
     "x-overflow": "reject-publish",  # else the oldest task would be dropped
 }
 PERSISTENT = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
 
 
 def main(count: int) -> None:
-    stored = refusals = 0
+    stored, refused, pause = 0, 0, 0.05
     with pika.BlockingConnection(pika.URLParameters(AMQP_URL)) as connection:
         channel = connection.channel()
         channel.confirm_delivery()  # without it we would not be told
-        channel.queue_declare(
-            "limited_tasks", durable=True, arguments=ARGUMENTS
-        )
-        pause = 0.05
+        channel.queue_declare("limited_tasks", durable=True, arguments=LIMITS)
         try:
             while stored < count:
                 body = f"task {stored + 1}".encode()
@@ -39,16 +36,15 @@ def main(count: int) -> None:
                     )
                     stored, pause = stored + 1, 0.05
                 except NackError:
-                    if not refusals:
+                    if not refused:
                         print(" [!] The queue is full: waiting for room")
-                    refusals += 1
-                    # Not time.sleep(): the heartbeats have to go on. At
-                    # random, so that not all who wait come back together.
+                    refused += 1
+                    # Heartbeats go on, which time.sleep() would stop. Random,
+                    # so that those who wait don't all come back together.
                     connection.sleep(random.uniform(pause / 2, pause))
-                    pause = min(pause * 2, 5.0)
+                    pause = min(pause * 2, 1.0)
         finally:
-            told = f"{count} tasks, refused {refusals} times"
-            print(f" [x] Stored {stored} of {told}")
+            print(f" [x] Stored {stored} of {count}, refused {refused} times")
 
 
 if __name__ == "__main__":
