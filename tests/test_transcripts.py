@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from broker import Broker
+from broker import LOOPBACK, Broker, free_ports
 from chapters import EXAMPLES, chapters, clients, companions, page, reader_environment
 from player import Player, Scenario, scenarios, write_shim
 
@@ -30,7 +30,11 @@ def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
     directory = EXAMPLES / scenario.page.stem / scenario.client
     with tempfile.TemporaryDirectory() as folder:
         write_shim(Path(folder), broker.rabbitmqctl, unquote(url.rpartition("/")[2]))
-        with Player(directory, reader_environment(url, Path(folder))) as player:
+        environment = reader_environment(url, Path(folder))
+        # Programs that serve HTTP get ports that nobody else has.
+        for name, port in zip(("PRODUCE_URL", "CONSUMER_URL"), free_ports(2), strict=True):
+            environment[name] = f"http://{LOOPBACK}:{port}"
+        with Player(directory, environment) as player:
             if update:
                 player.update(scenario)
             else:

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""A service that takes items by HTTP, so many seconds each, one at a time.
+
+    python consumer_service.py 0.1
+
+It takes them at http://127.0.0.1:8001/items. An item that contains "oops" it
+answers with status 500; press Ctrl-C to have it answer nothing at all.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import uvicorn
+from fastapi import Body, FastAPI, HTTPException
+
+URL = os.environ.get("CONSUMER_URL", "http://127.0.0.1:8001")
+app = FastAPI()
+one_at_a_time = asyncio.Lock()
+seconds = 0.0
+
+
+@app.post("/items")
+async def take(item: Annotated[Any, Body()]) -> None:
+    async with one_at_a_time:
+        await asyncio.sleep(seconds)  # the work
+    if "oops" in str(item):
+        print(f" [!] Failed {item!r}")
+        raise HTTPException(500)
+    print(f" [x] Took {item!r}")
+
+
+if __name__ == "__main__":
+    try:
+        seconds = float(sys.argv[1])
+    except (IndexError, ValueError):
+        print("Usage: python consumer_service.py SECONDS", file=sys.stderr)
+        sys.exit(2)
+    address = urlsplit(URL)
+    try:
+        with socket.create_server((address.hostname, address.port)) as server:
+            print(f" [*] Waiting for items at {URL}. To exit press CTRL+C")
+            config = uvicorn.Config(app, log_level="warning")
+            uvicorn.Server(config).run(sockets=[server])
+    except KeyboardInterrupt:
+        pass
+    except OSError as why:
+        sys.exit(f"Failed at {URL}: {why!r}. Is the port taken?")
