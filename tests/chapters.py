@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 DOCS = ROOT / "docs"
 CLIENTS = ("pika", "aio-pika")
+# Apps rather than scripts; what they declare depends on how they are run.
+APPS = ("http-queue",)
 
 
 def chapters() -> list[str]:
@@ -87,7 +89,8 @@ def declarations() -> list[Declaration]:
     Raises ValueError for a declaration that cannot be read so: the name and
     every argument are literals, or constants of the module.
     """
-    return [found for script in scripts() for found in declared_in(script)]
+    read = (script for script in scripts() if script.parent.name not in APPS)
+    return [found for script in read for found in declared_in(script)]
 
 
 def declared_in(script: Path) -> list[Declaration]:
@@ -117,13 +120,15 @@ def declared_in(script: Path) -> list[Declaration]:
             continue
         if node.func.attr not in DECLARING:
             continue
+        if any(each.arg == "passive" for each in node.keywords):
+            continue  # that only looks
         kind, first, second = DECLARING[node.func.attr]
         given = dict(zip((first, second), map(value, node.args), strict=False))
         given |= {
             str(each.arg): value(each.value) for each in node.keywords if each.arg != "callback"
         }
         name = given.pop(first, "")
-        if name and not given.get("passive"):
+        if name:
             if second in given:
                 given["type"] = given.pop(second)
             found.append(Declaration(kind, name, given, script))
