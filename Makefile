@@ -10,15 +10,15 @@ READY := $(VENV)/ready
 PYTEST := $(RUN) -m pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help demo broker doctor reset test sabotage check format lint types docs figures clean
+.PHONY: help demo broker doctor reset test test-apps sabotage check format lint types docs figures clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): requirements.txt tests/setup.sh
 	@sh tests/setup.sh "$(PYTHON)" "$(VENV)"
 
-demo: $(READY) ## watch a work queue, half a minute (CHAPTER=6-rpc: another chapter)
+demo: $(READY) ## watch a work queue, half a minute (CHAPTER=6-rpc: another)
 	@$(RUN) tests/demo.py $(CHAPTER)
 
 broker: $(READY) ## keep a throwaway broker on port 5672 (PORT=5673: another)
@@ -33,7 +33,10 @@ reset: $(READY) ## delete the queues and exchanges that the scripts declare
 test: $(READY) ## run every script and transcript against a throwaway broker
 	@$(PYTEST) $(ARGS)
 
-sabotage: $(READY) ## break the scripts and see the tests fail (WHAT="no confirms"; all: 20 min)
+test-apps: $(READY) ## the same for the companion app http-queue (PostgreSQL, Chromium)
+	@$(PYTEST) --apps $(ARGS)
+
+sabotage: $(READY) ## break the scripts and see the tests fail (WHAT="no confirms"; all: an hour)
 	@$(RUN) tests/sabotage.py $(if $(WHAT),"$(WHAT)")
 
 check: lint types docs test ## everything a change must pass

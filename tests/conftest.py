@@ -17,7 +17,7 @@ import pika
 import postgres
 import pytest
 from broker import Broker, BrokerError
-from chapters import CLIENTS, EXAMPLES
+from chapters import APPS, CLIENTS, EXAMPLES
 from pika.adapters.blocking_connection import BlockingChannel
 from running import Script
 
@@ -40,10 +40,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what the shells print into the pages, instead of failing",
     )
+    parser.addoption(
+        "--apps",
+        action="store_true",
+        help="the tests of the companion apps (make test-apps), instead of all others",
+    )
+
+
+def is_of_an_app(item: pytest.Item) -> bool:
+    """Whether it tests an app of chapters.APPS: by its file, or as a transcript."""
+    stem = item.path.stem
+    return any(
+        stem.startswith(f"test_{app.replace('-', '_')}")
+        or (stem == "test_transcripts" and f"[{app}" in item.name)
+        for app in APPS
+    )
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = bool(config.getoption("--apps"))
+    config.hook.pytest_deselected(items=[each for each in items if is_of_an_app(each) != wanted])
+    items[:] = [each for each in items if is_of_an_app(each) == wanted]
     modules: list[str] = []  # those whose tests stop and kill a broker
     for item in items:
         names: list[str] = getattr(item, "fixturenames", [])
@@ -74,12 +92,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     option = session.config.option
     controls_workers = getattr(option, "numprocesses", None) and HANDLE not in os.environ
     if controls_workers and not option.collectonly:
-        install_companions()
+        if option.apps:
+            install_companions()
         start_broker()
 
 
 def install_companions() -> None:
-    """Where it can be done: what the tests of http-queue need beside a broker."""
+    """Where it can be done: what the apps' tests need beside a broker."""
     wanted = [] if postgres.programs() or os.environ.get("POSTGRES_URL") else ["postgresql"]
     if not (shutil.which("chromedriver") or shutil.which("chromium.chromedriver")):
         wanted += ["chromium", "chromium-driver"]

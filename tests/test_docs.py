@@ -113,7 +113,7 @@ def test_no_two_scripts_declare_a_name_differently() -> None:
 
 def test_every_make_target_that_is_named_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"^(\w+):.*## ", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):.*## ", makefile, re.MULTILINE))
     texts = [README, *(path.read_text() for path in [*PAGES, *scripts()])]
     texts += [path.read_text() for path in TESTS.glob("*.py")]
     texts += [(ROOT / ".github/workflows/test.yml").read_text(), (ROOT / ".ci/run").read_text()]
@@ -121,7 +121,7 @@ def test_every_make_target_that_is_named_exists() -> None:
     named = {
         target
         for text in texts
-        for target in re.findall(r"(?:``|^ *|run: |: |try |or )make ([a-z]+)", text, re.MULTILINE)
+        for target in re.findall(r"(?:``|^ *|run: |: |try |or )make ([a-z-]+)", text, re.MULTILINE)
     }
     assert {"demo", "test", "broker", "doctor", "reset", "check"} <= named
     assert named <= targets | {"it"}, named - targets
