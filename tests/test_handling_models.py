@@ -343,6 +343,8 @@ def test_a_job_that_fails_is_set_aside_and_stops_no_other(
     found = {channel.basic_get("failed_jobs", auto_ack=True)[2] for _ in range(3)}
     assert found == {*bad}
     assert left(channel) == 0
+    # Once each: requeued, they would come back until the broker has enough of it.
+    assert sum(" [!] Failed " in line for line in busy.stdout) == 3
 
 
 @every(FIXED)
