@@ -12,7 +12,7 @@ import sys
 import httpx
 
 URL = os.environ.get("PRODUCE_URL", "http://127.0.0.1:8000")
-PATIENCE = 3.0  # seconds
+PATIENCE = 4.0  # seconds
 
 
 def main(arguments: list[str]) -> int:

@@ -29,8 +29,8 @@ async def main(prefetch: int) -> None:
         async with queue.iterator() as messages:
             await anext(messages)
             await asyncio.sleep(1)  # the work; meanwhile more come in
-            left = await channel.declare_queue(name, passive=True)
-        there = left.declaration_result.message_count or 0
+            counted = (await channel.get_queue(name)).declaration_result
+        there = counted.message_count or 0
         here = COUNT - there - 1
         print(f" [x] Working on 1; {here} more wait here, {there} there")
 

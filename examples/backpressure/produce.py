@@ -25,7 +25,7 @@ CONSUMER_URL = os.environ.get("CONSUMER_URL", "http://127.0.0.1:8001")
 MAX_BODY = 1_000_000  # bytes
 MAX_REQUESTS = 8  # at a time
 WORKERS, WAITING = 4, 10  # of each request
-POST_SECONDS, REQUEST_SECONDS = 1.0, 2.0
+POST_SECONDS, REQUEST_SECONDS = 2.0, 3.0
 
 NOT_TRIED = "not tried: no time left"
 UNKNOWN = "unknown: no answer"
