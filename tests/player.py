@@ -387,7 +387,13 @@ class Playing:
         """Whether this step is the transcript so far of a running command."""
         if step.command != before.command:
             return False
-        return not self.player.wait(lambda: not shell.running, GRACE)
+        if shell.running and BREAK in step.output:
+            return True  # to be interrupted, and maybe soon through
+        if not self.player.wait(lambda: not shell.running, GRACE):
+            return True
+        # It has ended meanwhile. If it printed more than the page has shown so
+        # far, this step is the rest of it; a second start comes after the whole.
+        return len(shell.texts) > sum(line != BREAK for line in before.output)
 
     def finish(self, shell: Shell, step: Step, coming: tuple[Step, ...]) -> None:
         """A command is through: it printed just this, and ended well."""

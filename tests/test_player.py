@@ -82,6 +82,11 @@ def test_the_same_command_on_a_running_shell_is_the_transcript_so_far(play: Play
     )
 
 
+def test_the_rest_of_a_command_that_has_ended_meanwhile(play: Play) -> None:
+    command = "echo one; sleep 1; echo two"
+    play(f"shell1$ {command}", "one", "shell2$ sleep 3", f"shell1$ {command}", "one", "two")
+
+
 def test_the_same_command_at_a_prompt_is_run_again(play: Play) -> None:
     play("shell1$ echo x >> log; wc -l < log", "1", "shell1$ echo x >> log; wc -l < log", "2")
 
