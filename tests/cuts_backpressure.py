@@ -19,7 +19,7 @@ CUTS = [
     # Store
     bound("no confirms", STORE, "full_queue", (r" *channel\.confirm_delivery.*\n", "")),
     bound("the oldest dropped", STORE, "full_queue", (r' *"x-overflow".*\n', "")),
-    bound("what is refused forgotten", STORE, "full_queue", ("refused += 1", "stored += 1")),
+    bound("what is refused forgotten", STORE, "full_queue", (r"refused \+= 1", "stored += 1")),
     bound("no pauses", STORE, "pauses", (r"connection\.sleep.*", "pass")),
     bound("pauses don't grow", STORE, "pauses", (r"pause \* 2", "pause")),
     bound(

@@ -228,7 +228,9 @@ def test_a_memory_alarm(start: Starter, restartable: OwnedBroker) -> None:
             run("blocked_pika.py", "50", url=one),
             run("blocked_aio_pika.py", "50", url=two),
         ]
-        limited = pika.URLParameters(one + "?blocked_connection_timeout=1")
+        # As long as 50 events take without an alarm: a publisher that did not
+        # wait would have ended by then.
+        limited = pika.URLParameters(one + "?blocked_connection_timeout=5")
         for url in (one, two):
             with connected(url) as other:
                 other.queue_declare("event_store", durable=True, arguments=QUORUM)
