@@ -551,10 +551,13 @@ def test_made_up_requests_find_no_defect(start: Starter, tmp_path: Path) -> None
 def test_the_page_is_live_uploads_and_requeues(
     start: Starter, tmp_path: Path, browser: Any
 ) -> None:
+    from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.support.wait import WebDriverWait
 
     api = Served(start, tmp_path, "--max-attempts=1", "--token=secret")
-    wait = WebDriverWait(browser, 30)
+    # The page replaces its parts every second.
+    redrawn = [StaleElementReferenceException]
+    wait = WebDriverWait(browser, 30, ignored_exceptions=redrawn)
 
     def shown(selector: str) -> str:
         return " ".join(each.text for each in browser.find_elements("css selector", selector))
@@ -566,7 +569,7 @@ def test_the_page_is_live_uploads_and_requeues(
     until(lambda: browser.find_element("id", "token").is_displayed())
     browser.find_element("id", "token").send_keys("secret\n")
     until(lambda: shown("[data-state=ready]") == "0")
-    assert "In SQLite. Live." in shown("p")
+    until(lambda: "In SQLite. Live." in shown("p"))
 
     rows = [("<b>ann</b>", "Hello", 1), ("bob", "Hi", 1)]
     good = book(tmp_path / "good.xlsx", rows)
@@ -580,7 +583,7 @@ def test_the_page_is_live_uploads_and_requeues(
     api.ended("worker.py", "--flaky=1", "--until-empty", "--token=secret")
     until(lambda: shown("[data-state=dead]") == "2")
     until(lambda: "<b>ann</b>: Hello" in shown("#dead"))  # as text
-    assert "simulated failure" in shown("#dead")
+    until(lambda: "simulated failure" in shown("#dead"))
     browser.find_element("css selector", "#dead button").click()
     until(lambda: shown("[data-state=ready]") == "1")
     browser.find_element("id", "all").click()
