@@ -8,6 +8,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
 PYTEST := $(RUN) -m pytest -n $(JOBS) --dist loadgroup
+# Else each of those processes compiles all the tests for itself.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo broker doctor reset test test-apps sabotage check format lint types docs figures clean

@@ -146,6 +146,12 @@ def url(broker: Broker) -> Iterator[str]:
         yield fresh
 
 
+@pytest.fixture
+def update(request: pytest.FixtureRequest) -> bool:
+    """Whether a transcript is to be written anew."""
+    return bool(request.config.getoption("--update-transcripts"))
+
+
 @pytest.fixture(scope="session")
 def restartable() -> Iterator[brokers.OwnedBroker]:
     """Another broker, for tests that stop and kill it; running between tests."""

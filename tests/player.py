@@ -58,6 +58,8 @@ SETTLE = 0.4
 QUIET = 7.0
 # Seconds in which a command that is about to end, ends.
 GRACE = 1.0
+# How long a reader takes to press Ctrl-C; what another shell sent has arrived.
+REACTION = 0.5
 
 
 class TranscriptError(AssertionError):
@@ -427,6 +429,7 @@ class Playing:
             breaks += 1
             if breaks > len(self.breaks[step.shell]):
                 self.await_lines(shell, step, expected, patience)
+                self.player.wait(lambda: not shell.running, REACTION)
                 self.breaks[step.shell].append(len(shell.texts))
                 self.player.press_break(shell)
         self.await_lines(shell, step, expected, patience)

@@ -19,6 +19,7 @@ import nursery
 from chapters import CLIENTS, reader_environment
 
 PATIENCE = 30.0  # seconds
+TESTS = Path(__file__).parent
 
 
 class Nursery:
@@ -123,7 +124,7 @@ class Script:
         # What tells Python itself something needs an interpreter of its own.
         forked = not any(name.startswith("PYTHON") for name in environment)
         self.process: Forked | subprocess.Popen[str]
-        if forked and path.parent.name in CLIENTS:
+        if forked and (path.parent.name in CLIENTS or path.parent == TESTS):
             self.process = Forked(path, arguments, whole)
         else:
             self.process = subprocess.Popen(

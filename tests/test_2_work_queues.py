@@ -16,7 +16,7 @@ from broker import Broker
 from chapters import CLIENTS
 from conftest import Starter, altered, assert_one_line, connected, poll, ready
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import ChannelClosedByBroker, NackError
+from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError
 from running import Script
 
 CHAPTER = "2-work-queues"
@@ -481,9 +481,12 @@ def test_queue_and_tasks_survive_the_broker(
         restartable.kill()
     else:
         restartable.stop()
+    with pytest.raises((AMQPError, OSError)):
+        brokers.handshake(restartable.url)
     for script in workers:  # they end, and say why in one line
         assert_one_line(script, "Failed at localhost:")
     restartable.start()
+    assert brokers.handshake(restartable.url) == restartable.version
     with connected(private_url) as channel:
         survived: dict[str, bool] = {}
 

@@ -20,11 +20,11 @@ def queues(broker: Broker, url: str) -> set[str]:
 
 @pytest.mark.long
 @pytest.mark.timeout(400)  # it takes a minute and a half when the machine is idle
-def test_all_chapters_on_one_virtual_host(broker: Broker, url: str) -> None:
+def test_all_chapters_on_one_virtual_host(broker: Broker, url: str, update: bool) -> None:
     """No declarations clash, and nothing is left that a second run trips over."""
     for client in CLIENTS:
         for chapter in numbered():
-            play(final_scenario(page(chapter), client), broker, url, update=False)
+            play(final_scenario(page(chapter), client), broker, url, update)
     named = {each.name for each in declarations() if each.kind == "queue"}
     assert queues(broker, url) <= named
     looked = subprocess.run(

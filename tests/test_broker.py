@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import broker as brokers
+import psutil
 import pytest
 import reaper
 from broker import Broker, BrokerError
@@ -66,7 +67,7 @@ def remains(tag: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_is_left_behind(
     kept: tuple[subprocess.Popen[str], str, str], how: signal.Signals
 ) -> None:
@@ -78,6 +79,30 @@ def test_nothing_is_left_behind(
     status = process.wait(30)
     assert status == (-signal.SIGKILL if how == signal.SIGKILL else 0)
     poll(lambda: remains(tag), [])
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    {signal.SIGINT: 130, signal.SIGTERM: 0, signal.SIGHUP: 0, signal.SIGKILL: -9}.items(),
+)
+def test_nothing_is_left_of_one_that_only_starts(
+    broker: Broker, how: signal.Signals, status: int
+) -> None:
+    process = keep_broker(*brokers.free_ports(1))
+    tags: list[str] = []
+
+    def being_started() -> bool:
+        for child in psutil.Process(process.pid).children():
+            if reaper.__file__ in (words := child.cmdline()):
+                tags[:] = [words[words.index(reaper.__file__) + 1]]
+        folder = tags and [str(path) for path in Path(tempfile.gettempdir()).glob(f"{tags[0]}*")]
+        return bool(tags) and remains(tags[0]) > folder
+
+    poll(being_started, True)
+    process.send_signal(how)
+    out, _ = process.communicate(timeout=30)
+    assert (process.returncode, "is up" in out) == (status, False)
+    poll(lambda: remains(tags[0]), [])
 
 
 def test_it_ends_when_its_parent_is_killed(broker: Broker) -> None:
@@ -118,18 +143,6 @@ def test_a_port_that_is_none(port: str) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == f"PORT={port} is not a port number: make broker PORT=5673\n"
-
-
-def test_it_stops_starts_and_dies_on_demand(restartable: brokers.OwnedBroker) -> None:
-    version = restartable.version
-    assert restartable.api.startswith("http://127.0.0.1:")
-    for end in (restartable.stop, restartable.kill):
-        end()
-        with pytest.raises((brokers.pika.exceptions.AMQPError, OSError)):
-            brokers.handshake(restartable.url)
-        restartable.start()
-        assert brokers.handshake(restartable.url) == version
-        restartable.call_api("GET", "overview")
 
 
 # --- Which one, and what it says -------------------------------------------

@@ -1,4 +1,8 @@
-"""Every console transcript on every page: once per client, a companion's once."""
+"""Every console transcript on every page: once per client, a companion's once.
+
+But for the last ones of the numbered chapters, "Putting it all together", which
+test_all_chapters.py plays on one virtual host.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,15 @@ from urllib.parse import unquote
 
 import pytest
 from broker import LOOPBACK, Broker, free_ports
-from chapters import EXAMPLES, chapters, clients, companions, page, reader_environment
-from player import Player, Scenario, scenarios, write_shim
+from chapters import EXAMPLES, chapters, clients, companions, numbered, page, reader_environment
+from player import FINAL, Player, Scenario, scenarios, write_shim
 
 ALL = [
     scenario
     for chapter in (*chapters(), *companions())
     for client in clients(chapter)
     for scenario in scenarios(page(chapter), client)
+    if not (scenario.title == FINAL and chapter in numbered())
 ]
 
 
@@ -39,11 +44,6 @@ def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
                 player.update(scenario)
             else:
                 player.play(scenario)
-
-
-@pytest.fixture
-def update(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--update-transcripts"))
 
 
 @parametrize([scenario for scenario in ALL if not scenario.restarts_broker])
