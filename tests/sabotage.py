@@ -5,9 +5,9 @@
     python tests/sabotage.py 6-rpc        those of a chapter
 
 Each act of sabotage takes one promise out of one script, in a copy of the
-repository, and runs the tests that should notice. One that no test notices is
-a defect of the tests; the exit status is 1 then. The acts are listed in
-cuts_<chapter>.py.
+repository, and runs the tests that should notice, up to the first that does.
+One that no test notices is a defect of the tests; the exit status is 1 then.
+The acts are listed in cuts_<chapter>.py. Several are tried at a time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import broker as brokers
 from broker import BrokerError
@@ -29,11 +31,14 @@ from cuts import Cut
 
 # Beside a chapter's own: tests that look at every script of every chapter.
 COMMON = ("test_transcripts", "test_scripts", "test_docs")
+# Pages that are no chapters: their acts name files from the top of the repository.
+PAGES = ("what-happens", "errors")
+AT_A_TIME = 4
 
 
 def all_cuts() -> list[Cut]:
     """The acts of sabotage of all chapters that have some."""
-    every = (*chapters(), *companions())
+    every = (*chapters(), *companions(), *PAGES)
     modules = (f"cuts_{chapter.replace('-', '_')}" for chapter in every)
     here = Path(__file__).parent
     return [
@@ -42,6 +47,13 @@ def all_cuts() -> list[Cut]:
         if (here / f"{module}.py").exists()
         for found in importlib.import_module(module).CUTS
     ]
+
+
+def where(sabotage: Cut) -> str:
+    """The file that is broken, from the top of the repository."""
+    if sabotage.chapter in PAGES:
+        return sabotage.script
+    return f"examples/{sabotage.chapter}/{sabotage.script}"
 
 
 def copy_repository(folder: Path) -> None:
@@ -57,7 +69,7 @@ def copy_repository(folder: Path) -> None:
 
 def notice(sabotage: Cut, folder: Path) -> list[str]:
     """Commit one act of sabotage in `folder`; return the tests that fail."""
-    script = folder / "examples" / sabotage.chapter / sabotage.script
+    script = folder / where(sabotage)
     intact = script.read_text()
     broken = intact
     for pattern, replacement in sabotage.changes:
@@ -69,8 +81,8 @@ def notice(sabotage: Cut, folder: Path) -> list[str]:
     try:
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "pytest", "-q", "-n", "6", "--dist", "loadgroup"),
-                *("--timeout", "60", "-k", sabotage.tests),
+                *(sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "60"),
+                *("-k", sabotage.tests),
                 *(f"tests/{name}.py" for name in names),
             ],
             cwd=folder,
@@ -92,19 +104,29 @@ def main() -> None:
         if not words or any(word == each.chapter or word in each.name for word in words)
     ]
     survived = 0
+    copies: SimpleQueue[Path] = SimpleQueue()
     with (
         tempfile.TemporaryDirectory(prefix="rabbitmq-by-example-sabotage-") as folder,
         brokers.get() as broker,
+        ThreadPoolExecutor(AT_A_TIME) as pool,
     ):
         os.environ[HANDLE] = broker.to_json()
-        copy_repository(Path(folder))
-        for sabotage in chosen:
-            failed = notice(sabotage, Path(folder))
+        for number in range(AT_A_TIME):
+            copies.put(Path(folder) / str(number))
+            copy_repository(Path(folder) / str(number))
+
+        def commit(sabotage: Cut) -> list[str]:
+            copy = copies.get()
+            try:
+                return notice(sabotage, copy)
+            finally:
+                copies.put(copy)
+
+        for sabotage, failed in zip(chosen, pool.map(commit, chosen), strict=True):
             survived += not failed
-            where = f"{sabotage.chapter}/{sabotage.script}"
-            print(f"{'caught' if failed else 'MISSED'}  {sabotage.name} in {where}", flush=True)
-            for test in failed:
-                print(f"          {test}", flush=True)
+            test = failed[0] if failed else ""
+            word = "caught" if failed else "MISSED"
+            print(f"{word}  {sabotage.name} in {where(sabotage)}  {test}".rstrip(), flush=True)
     print(f"{len(chosen) - survived} of {len(chosen)} caught")
     sys.exit(1 if survived else 0)
 
