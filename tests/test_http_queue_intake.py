@@ -615,6 +615,18 @@ def test_the_compose_file_names_what_is_there() -> None:
     dockerfile = (FOLDER / "Dockerfile").read_text()
     for name in re.findall(r"^COPY (\S+)", dockerfile, re.MULTILINE):
         assert name == "." or [*FOLDER.glob(name)], name
-    wanted = {line for line in (FOLDER / "requirements.txt").read_text().splitlines() if line}
-    ours = (FOLDER.parent.parent / "requirements.txt").read_text().splitlines()
-    assert wanted <= set(ours), wanted - set(ours)
+
+
+def test_the_app_and_the_repository_want_the_same_versions() -> None:
+    """They share an environment here; the Dockerfile has the app's file alone."""
+
+    def wanted(path: Path) -> dict[str, str]:
+        found = re.findall(r"^([\w.-]+)(?:\[\w+\])?([<>=].*)$", path.read_text(), re.MULTILINE)
+        assert found
+        return {name.lower(): limits.partition("#")[0].strip() for name, limits in found}
+
+    ours = wanted(FOLDER.parent.parent / "requirements.txt")
+    apps = wanted(FOLDER / "requirements.txt")
+    both = ours.keys() & apps.keys()
+    assert {"aio-pika", "fastapi", "httpx"} <= both
+    assert {name: ours[name] for name in both} == {name: apps[name] for name in both}

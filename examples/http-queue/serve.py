@@ -22,6 +22,8 @@ from models import DATABASE
 from queues import Policy, QueueDown
 from table_queue import TableQueue
 
+PORT = os.environ.get("HTTP_QUEUE_PORT", "8000")
+
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -30,7 +32,7 @@ def arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="beyond loopback: with --token")
-    add("--port", type=int, default=8000)
+    add("--port", type=int, default=PORT, help="$HTTP_QUEUE_PORT")
     add(
         "--name",
         action="append",
