@@ -144,6 +144,23 @@ def test_a_lease_that_runs_out_gives_the_message_back(database: str) -> None:
     run(use, database)
 
 
+def test_several_are_completed_at_once(database: str) -> None:
+    async def use(api: Client) -> None:
+        ids = await api.create(4)
+        mine = await api.claim(3)
+        await api.post(f"/v1/messages/{ids[0]}/release", {"token": mine["token"]})
+        body = {"token": mine["token"], "ids": [*ids, NOBODY, ids[1]]}
+        told = await api.post("/v1/completions", body)
+        assert told["completed"] == ids[1:3]
+        refused = {each["id"]: each["status"] for each in told["refused"]}
+        assert refused == {ids[0]: 409, ids[3]: 409, NOBODY: 404}
+        assert await api.counts() == {"ready": 2, "done": 2}
+        # Told twice, because the first answer got lost.
+        assert (await api.post("/v1/completions", body))["completed"] == ids[1:3]
+
+    run(use, database)
+
+
 def test_late_is_not_too_late_while_nobody_else_has_it(database: str) -> None:
     async def use(api: Client) -> None:
         await api.create()

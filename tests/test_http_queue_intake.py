@@ -147,6 +147,54 @@ def test_an_error_while_storing_stores_nothing(database: str, tmp_path: Path) ->
     run(use, database)
 
 
+@pytest.mark.parametrize("at_the_same_time", [False, True])
+def test_an_upload_with_a_key_is_taken_once(
+    database: str, tmp_path: Path, at_the_same_time: bool
+) -> None:
+    paths = [book(tmp_path / f"{n}.xlsx", letters(n)) for n in (3, 4)]
+    files = [("files", (path.name, path.read_bytes())) for path in paths]
+
+    async def use(api: Client) -> None:
+        def send(*files: Any, key: str = "monday") -> Any:
+            headers = {"Idempotency-Key": key}
+            return api.http.post("/v1/uploads", files=files, headers=headers)
+
+        if at_the_same_time:
+            answers = await asyncio.gather(*(send(*files) for _ in range(4)))
+        else:
+            answers = [await send(*files) for _ in range(3)]
+        assert {answer.status_code for answer in answers} <= {200, 201}
+        rows = [[each["rows"] for each in answer.json()["files"]] for answer in answers]
+        assert rows == [[3, 4]] * len(answers)
+        repeated = [each["repeated"] for a in answers for each in a.json()["files"]]
+        assert repeated.count(False) == 2
+        assert await api.counts() == {"ready": 7}
+        # The key is not for another file, and without a key each is another.
+        answer = await send(files[1])
+        assert answer.status_code == 422
+        assert "another file" in answer.json()["files"][0]["faults"][0]["reason"]
+        assert (await send(files[1], key="tuesday")).status_code == 201
+        assert (await api.upload(paths[0]))[0] == 201
+        assert await api.counts() == {"ready": 14}
+
+    run(use, database)
+
+
+def test_a_refused_upload_does_not_use_up_its_key(database: str, tmp_path: Path) -> None:
+    good, bad = book(tmp_path / "good.xlsx", letters(3)), text(tmp_path / "bad.xlsx")
+
+    async def use(api: Client) -> None:
+        for path, status in ((bad, 422), (good, 201), (good, 200)):
+            answer = await api.http.post(
+                "/v1/uploads",
+                files=[("files", (path.name, path.read_bytes()))],
+                headers={"Idempotency-Key": "monday"},
+            )
+            assert answer.status_code == status
+
+    run(use, database)
+
+
 # --- What is refused ---------------------------------------------------------
 
 

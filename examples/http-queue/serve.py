@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 from api import LOOPBACK, Settings, create_app
 from broker_queue import BrokerQueue
+from intake import Readers
 from models import DATABASE
 from queues import Policy, QueueDown
 from table_queue import TableQueue
@@ -112,7 +113,8 @@ async def serve(given: argparse.Namespace) -> None:
         simulate_create=given.simulate_create,
         max_wait=given.max_wait,
     )
-    app = create_app(queue, settings)
+    readers = Readers(spare=True)
+    app = create_app(queue, settings, readers)
     config = uvicorn.Config(
         app,
         given.host,
@@ -125,8 +127,10 @@ async def serve(given: argparse.Namespace) -> None:
     await queue.start()
     server.kind = queue.kind
     try:
+        await readers.prepare()
         await server.serve()
     finally:
+        await readers.close()
         await queue.close()
 
 
