@@ -42,7 +42,7 @@ test-apps: $(APPS_READY) ## the same for the companion app http-queue (PostgreSQ
 	@$(PYTEST) --apps $(ARGS)
 
 sabotage: $(APPS_READY) ## break the scripts and see the tests fail (WHAT="no confirms"; all: an hour)
-	@$(RUN) tests/sabotage.py $(if $(WHAT),"$(WHAT)")
+	@JOBS=$(JOBS) $(RUN) tests/sabotage.py $(if $(WHAT),"$(WHAT)")
 
 check: lint types docs test test-apps ## everything a change must pass
 

@@ -23,10 +23,11 @@ from pathlib import Path
 
 import broker as brokers
 from broker import BrokerError
-from chapters import ROOT, chapters, companions
+from chapters import APPS, ROOT, chapters, companions
 from conftest import HANDLE
 from cuts import Cut
 
+JOBS = os.environ.get("JOBS", "6")
 # Beside a chapter's own: tests that look at every script of every chapter.
 COMMON = ("test_transcripts", "test_scripts", "test_docs")
 
@@ -65,12 +66,14 @@ def notice(sabotage: Cut, folder: Path) -> list[str]:
         if not count:
             raise SystemExit(f"{sabotage.script} has no {pattern!r} for {sabotage.name!r}")
     script.write_text(broken)
-    names = [f"test_{sabotage.chapter.replace('-', '_')}", *COMMON]
+    own = (ROOT / "tests").glob(f"test_{sabotage.chapter.replace('-', '_')}*.py")
+    names = [*(path.stem for path in own), *COMMON]
     try:
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "pytest", "-q", "-n", "6", "--dist", "loadgroup"),
+                *(sys.executable, "-m", "pytest", "-q", "-n", JOBS, "--dist", "loadgroup"),
                 *("--timeout", "60", "-k", sabotage.tests),
+                *(["--apps"] if sabotage.chapter in APPS else []),
                 *(f"tests/{name}.py" for name in names),
             ],
             cwd=folder,
