@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import csv
+import json
 import random
 import subprocess
 import sys
@@ -18,10 +20,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import figures_http_queue as figures
 import pytest
 from broker import Broker
-from chapters import reader_environment
-from http_queue import FOLDER, LETTER, Client, module, run
+from chapters import page, reader_environment
+from http_queue import CHAPTER, FOLDER, LETTER, Client, module, run
 from postgres import Postgres, PostgresError
 
 NOBODY = "0" * 32
@@ -394,6 +397,32 @@ def test_the_migrations_make_the_models(tmp_path: Path) -> None:
         text=True,
     )
     assert "No changes" in done.stdout, done.stdout + done.stderr
+
+
+# --- What was measured -------------------------------------------------------
+
+
+def test_the_tables_are_the_record() -> None:
+    rows = figures.rows(json.loads(figures.RECORD.read_text()))
+    for name, table in figures.TABLES.items():
+        with table.open(newline="") as file:
+            assert [*csv.reader(file)] == rows[name], f"{table.name}: make figures"
+        assert f":file: figures/{table.name}" in page(CHAPTER).read_text()
+
+
+def test_the_page_says_what_the_record_shows() -> None:
+    data = json.loads(figures.RECORD.read_text())
+    assert not data["draft"]
+    for found in data["simulated"].values():
+        # 400 at a time: a thousand take three times as long as one, and no more.
+        assert found["upload_1000"] <= 1.1 * 3 * found["create_seconds"]
+        assert found["batch_50"] <= 1.1 * found["handle_seconds"]
+        assert found["insert_21"] >= 21 * found["create_seconds"]
+    for found in data["claims"].values():
+        assert (found["claims"], found["claimed_twice"], found["errors"]) == (5_000, 0, [])
+    for found in data["chaos"].values():
+        assert found["messages"] == found["handled"] == found["state"]["done"] == 5_000
+        assert sum(found["killed"].values()) == 30
 
 
 # --- A broker as the queue ---------------------------------------------------
