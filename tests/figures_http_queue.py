@@ -142,7 +142,8 @@ def rows(data: dict[str, Any]) -> dict[str, list[list[str]]]:
         return ["–" if number is None else f"{number:,}" for number in found]
 
     def both(title: str, found: dict[str, Any], tell: Callable[[Any], object]) -> list[str]:
-        return [title, *(str(tell(found[place])) for place in PLACES[:2])]
+        runs = (found.get(place) for place in PLACES[:2])  # of a draft not each
+        return [title, *(str(tell(each)) if each else "–" for each in runs)]
 
     return {
         "simulated": [
