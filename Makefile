@@ -9,7 +9,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
 # The companion app http-queue needs more, and so do its tests.
 APPS_READY := $(VENV)/apps-ready
-PYTEST := $(RUN) -m pytest -n $(JOBS) --dist loadgroup
+PYTEST = $(RUN) -m pytest -n $(JOBS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help demo broker doctor reset test test-apps sabotage check format lint types docs figures clean
@@ -38,6 +38,8 @@ reset: $(READY) ## delete the queues and exchanges that the scripts declare
 test: $(READY) ## run every script and transcript against a throwaway broker
 	@$(PYTEST) $(ARGS)
 
+# These compute rather than wait.
+test-apps: JOBS = 4
 test-apps: $(APPS_READY) ## the same for the companion app http-queue (PostgreSQL, Chromium)
 	@$(PYTEST) --apps $(ARGS)
 

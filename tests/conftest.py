@@ -58,11 +58,17 @@ def is_of_an_app(item: pytest.Item) -> bool:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Not even import the tests of the apps unless they are asked for.
+    """Import either the apps' tests, or the others.
 
-    What they need is not in requirements.txt.
+    What the former need is not in requirements.txt.
     """
-    return True if is_file_of_an_app(collection_path) and not config.getoption("--apps") else None
+    if not collection_path.name.startswith("test_"):
+        return None
+    if config.getoption("--apps"):
+        wanted = is_file_of_an_app(collection_path) or collection_path.stem == "test_transcripts"
+    else:
+        wanted = not is_file_of_an_app(collection_path)
+    return None if wanted else True
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
