@@ -7,7 +7,9 @@ JOBS ?= 8
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
-PYTEST := $(RUN) -m pytest -n $(JOBS) --dist loadgroup
+# The companion app http-queue needs more, and so do its tests.
+APPS_READY := $(VENV)/apps-ready
+PYTEST = $(RUN) -m pytest -n $(JOBS) --dist loadgroup
 # Else each of those processes compiles all the tests for itself.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -17,8 +19,11 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(READY): requirements.txt tests/setup.sh
+$(READY): requirements.txt tests/setup.sh tests/install.sh
 	@sh tests/setup.sh "$(PYTHON)" "$(VENV)"
+
+$(APPS_READY): $(READY) tests/requirements-apps.txt $(wildcard examples/*/requirements.txt)
+	@sh tests/install.sh "$(VENV)" tests/requirements-apps.txt apps-ready
 
 demo: $(READY) ## watch a work queue, half a minute (CHAPTER=6-rpc: another)
 	@$(RUN) tests/demo.py $(CHAPTER)
@@ -35,13 +40,15 @@ reset: $(READY) ## delete the queues and exchanges that the scripts declare
 test: $(READY) ## run every script and transcript against a throwaway broker
 	@$(PYTEST) $(ARGS)
 
-test-apps: $(READY) ## the same for the companion app http-queue (PostgreSQL, Chromium)
+# These compute rather than wait.
+test-apps: JOBS = 4
+test-apps: $(APPS_READY) ## the same for the companion app http-queue (PostgreSQL, Chromium)
 	@$(PYTEST) --apps $(ARGS)
 
-sabotage: $(READY) ## break the scripts and see the tests fail (WHAT="no confirms"; all: an hour)
+sabotage: $(APPS_READY) ## break the scripts and see the tests fail (WHAT="no confirms"; all: an hour)
 	@$(RUN) tests/sabotage.py $(if $(WHAT),"$(WHAT)")
 
-check: lint types docs test ## everything a change must pass
+check: lint types docs test test-apps ## everything a change must pass
 
 format: $(READY) ## format and fix what can be fixed by itself
 	@$(RUN) -m ruff check --fix --quiet . ; $(RUN) -m ruff format .
@@ -50,14 +57,14 @@ lint: $(READY) ## format and lint, checked
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 
-types: $(READY) ## types of scripts and tooling
+types: $(APPS_READY) ## types of scripts and tooling
 	@$(VENV)/bin/basedpyright
 
 docs: $(READY) ## build the pages into docs/_build/html
 	@$(RUN) -m sphinx -n -W --keep-going -q -b html docs docs/_build/html
 	@echo "Pages: docs/_build/html/index.html"
 
-figures: $(READY) ## record what the scripts do and draw the figures anew
+figures: $(APPS_READY) ## record what the scripts do and draw the figures anew
 	@$(RUN) tests/figures.py
 
 clean: ## remove what was built and installed here

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 import broker as brokers
 import pika
-import postgres
 import pytest
 from broker import Broker, BrokerError
 from chapters import APPS, CLIENTS, EXAMPLES
@@ -47,14 +46,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def is_file_of_an_app(path: Path) -> bool:
+    return any(path.stem.startswith(f"test_{app.replace('-', '_')}") for app in APPS)
+
+
 def is_of_an_app(item: pytest.Item) -> bool:
     """Whether it tests an app of chapters.APPS: by its file, or as a transcript."""
-    stem = item.path.stem
-    return any(
-        stem.startswith(f"test_{app.replace('-', '_')}")
-        or (stem == "test_transcripts" and f"[{app}" in item.name)
-        for app in APPS
-    )
+    transcript = item.path.stem == "test_transcripts"
+    named = any(f"[{app}-" in item.name for app in APPS)
+    return is_file_of_an_app(item.path) or (transcript and named)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import either the apps' tests, or the others.
+
+    What the former need is not in requirements.txt.
+    """
+    if not collection_path.name.startswith("test_"):
+        return None
+    if config.getoption("--apps"):
+        wanted = is_file_of_an_app(collection_path) or collection_path.stem == "test_transcripts"
+    else:
+        wanted = not is_file_of_an_app(collection_path)
+    return None if wanted else True
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
@@ -99,6 +113,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def install_companions() -> None:
     """Where it can be done: what the apps' tests need beside a broker."""
+    import postgres  # which wants what is in requirements-apps.txt
+
     wanted = [] if postgres.programs() or os.environ.get("POSTGRES_URL") else ["postgresql"]
     if not (shutil.which("chromedriver") or shutil.which("chromium.chromedriver")):
         wanted += ["chromium", "chromium-driver"]

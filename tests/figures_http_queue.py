@@ -6,6 +6,7 @@ With HTTP_QUEUE_QUICK set it is a draft: a tenth of the messages.
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import os
 import subprocess
@@ -23,6 +24,10 @@ from plotting import BLUE, FIGURES, GREY, RED, about, save
 from postgres import Postgres
 
 CHAPTER = "http-queue"
+RECORD = FIGURES / f"{CHAPTER}.json"
+# By CSV file: the rows of one table on the page.
+TABLES = {name: FIGURES / f"{CHAPTER}-{name}.csv" for name in ("simulated", "measured", "killed")}
+PLACES = ("SQLite", "PostgreSQL", "RabbitMQ", "procrastinate")
 SCRIPT = EXAMPLES / CHAPTER / "benchmark.py"
 QUICK = bool(os.environ.get("HTTP_QUEUE_QUICK"))
 SHARE = 10 if QUICK else 1
@@ -121,15 +126,63 @@ def record(broker: Broker) -> None:
             for name in names:
                 with queues[name]() as option:
                     data[what][name] = measure(what, option, *options)
-    (FIGURES / f"{CHAPTER}.json").write_text(json.dumps(data, indent=1) + "\n")
+    RECORD.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def rows(data: dict[str, Any]) -> dict[str, list[list[str]]]:
+    """By table: its rows."""
+    simulated, killed = data["simulated"], data["chaos"]
+
+    def of(what: str, key: str, pattern: str = "{:,}") -> list[str]:
+        found = (data[what].get(place, {}).get(key) for place in PLACES)
+        return ["–" if number is None else pattern.format(number) for number in found]
+
+    def rates(key: str, index: int) -> list[str]:
+        found = (data["rate"][place][index].get(key) for place in PLACES)
+        return ["–" if number is None else f"{number:,}" for number in found]
+
+    def both(title: str, found: dict[str, Any], tell: Callable[[Any], object]) -> list[str]:
+        runs = (found.get(place) for place in PLACES[:2])  # of a draft not each
+        return [title, *(str(tell(each)) if each else "–" for each in runs)]
+
+    return {
+        "simulated": [
+            both(title, simulated, lambda each, key=key: f"{each[key]:.2f} s")
+            for title, key in (
+                ("21 by insert.py", "insert_21"),
+                ("21 by upload.py", "upload_21"),
+                ("1,000 by upload.py", "upload_1000"),
+                ("1 by worker.py", "single_1"),
+                ("50 by batch_worker.py", "batch_50"),
+            )
+        ],
+        "measured": [
+            ["created, 20 clients", *rates("creates_per_second", -1)],
+            *(
+                [f"claimed and completed, {n} worker{'s' * (n > 1)}", *rates("per_second", index)]
+                for index, n in enumerate(WORKERS)
+            ),
+            ["rows of an upload", *of("upload", "per_second")],
+        ],
+        "killed": [
+            both("messages", killed, lambda each: f"{each['messages']:,}"),
+            both("workers killed", killed, lambda each: each["killed"].get("workers", 0)),
+            both("API killed", killed, lambda each: each["killed"].get("api", 0)),
+            both("completed", killed, lambda each: f"{each['state']['done']:,}"),
+            both("handled twice", killed, lambda each: each["handled_again"]),
+        ],
+    }
 
 
 def draw() -> None:
     """Claims and completes in a second, by the number of workers."""
     from matplotlib.figure import Figure
 
-    path: Path = FIGURES / f"{CHAPTER}.json"
+    path: Path = RECORD
     data = json.loads(path.read_text())
+    for name, table in TABLES.items():
+        with table.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows(data)[name])
     figure = Figure(figsize=(5.4, 3.4), layout="constrained")
     axes = figure.subplots()
     colours = {

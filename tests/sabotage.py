@@ -25,7 +25,7 @@ from queue import SimpleQueue
 
 import broker as brokers
 from broker import BrokerError
-from chapters import ROOT, chapters, companions
+from chapters import APPS, ROOT, chapters, companions
 from conftest import HANDLE
 from cuts import Cut
 
@@ -77,12 +77,14 @@ def notice(sabotage: Cut, folder: Path) -> list[str]:
         if not count:
             raise SystemExit(f"{sabotage.script} has no {pattern!r} for {sabotage.name!r}")
     script.write_text(broken)
-    names = [f"test_{sabotage.chapter.replace('-', '_')}", *COMMON]
+    own = (ROOT / "tests").glob(f"test_{sabotage.chapter.replace('-', '_')}*.py")
+    names = [*(path.stem for path in own), *COMMON]
     try:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "60"),
                 *("-k", sabotage.tests),
+                *(["--apps"] if sabotage.chapter in APPS else []),
                 *(f"tests/{name}.py" for name in names),
             ],
             cwd=folder,

@@ -26,14 +26,5 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     fi
 fi
 
-echo "Installing what requirements.txt names into $venv (once, a minute) …" >&2
 "$python" -m venv "$venv"
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-    -r requirements.txt >"$log" 2>&1; then
-    cat "$log" >&2
-    echo "pip could not install what requirements.txt names; see above." >&2
-    exit 1
-fi
-touch "$venv/ready"
+sh tests/install.sh "$venv" requirements.txt ready

@@ -37,8 +37,11 @@ def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
         write_shim(Path(folder), broker.rabbitmqctl, unquote(url.rpartition("/")[2]))
         environment = reader_environment(url, Path(folder))
         # Programs that serve HTTP get ports that nobody else has.
-        for name, port in zip(("PRODUCE_URL", "CONSUMER_URL"), free_ports(2), strict=True):
-            environment[name] = f"http://{LOOPBACK}:{port}"
+        names = ("PRODUCE_URL", "CONSUMER_URL", "HTTP_QUEUE_URL")
+        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        environment |= {name: f"http://{LOOPBACK}:{port}" for name, port in ports.items()}
+        environment["HTTP_QUEUE_PORT"] = str(ports["HTTP_QUEUE_URL"])
+        environment["TMPDIR"] = folder  # what they make there goes with it
         with Player(directory, environment) as player:
             if update:
                 player.update(scenario)

@@ -4,6 +4,7 @@ serve.py runs it; /docs in a browser describes it.
 """
 
 import asyncio
+import hashlib
 import hmac
 import logging
 import shutil
@@ -33,17 +34,21 @@ from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from intake import take_in
+from intake import Readers, take_in
 from queues import (
     KeyReused,
     NotDead,
+    Once,
     QueueDown,
+    QueueError,
     Stale,
     Unknown,
 )
 from schemas import (
     Claim,
     Claimed,
+    Completed,
+    Completion,
     Counts,
     Extension,
     Failure,
@@ -52,6 +57,7 @@ from schemas import (
     Holder,
     MessageOut,
     Messages,
+    NotCompleted,
     Outcome,
     Payload,
     Problem,
@@ -98,12 +104,15 @@ class Desk:
 
     queue: TableQueue | BrokerQueue
     settings: Settings
+    readers: Readers = field(default_factory=Readers)
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
+    arrivals: int = 0
     events: Counter[str] = field(default_factory=Counter)
 
     async def ring(self, count: int = 1) -> None:
         """Wake as many waiting claims as there are new messages."""
         async with self.arrived:
+            self.arrivals += count
             self.arrived.notify(count)
 
 
@@ -203,6 +212,15 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 Id = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{32}$")]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x20-\x7e]+$",
+    ),
+]
 
 
 # What anybody may ask, what takes the token, and what only a table can
@@ -222,10 +240,7 @@ async def create(
     desk: DeskOf,
     payload: Payload,
     response: Response,
-    idempotency_key: Annotated[
-        str | None,
-        Header(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$"),
-    ] = None,
+    idempotency_key: Key = None,
 ) -> MessageOut:
     """Put a message into the queue; when this answers, it is stored.
 
@@ -246,23 +261,29 @@ async def create(
 @router.post(
     "/v1/uploads",
     status_code=201,
-    responses={207: {"model": Uploaded}, **answers()},
+    responses={
+        200: {"model": Uploaded},
+        207: {"model": Uploaded},
+        **answers(),
+    },
     tags=["producers"],
 )
 async def upload(
     desk: DeskOf,
     files: Annotated[list[UploadFile], File(max_length=20)],
     response: Response,
+    idempotency_key: Key = None,
 ) -> Any:
     """Put the rows of .xlsx files into the queue.
 
     Each file is taken whole or refused whole. 201: all are in, 207: some
-    are, 422: none is.
+    are, 422: none is. A file that was taken before, with the same
+    Idempotency-Key and in the same place, isn't taken again; 200: none was.
     """
     started = time.monotonic()
     limit = desk.settings.max_file_bytes
     results = []
-    for file in files:
+    for number, file in enumerate(files):
         given = file.filename or "unnamed"
         name = "".join(c if c.isprintable() else "?" for c in given)[:255]
         if (file.size or 0) > limit:
@@ -270,28 +291,44 @@ async def upload(
             fault = Fault(reason=reason)
             results.append(FileResult(file=name, rows=0, faults=[fault]))
             continue
-        results.append(await store(desk, file, name))
+        key = idempotency_key and f"{number}:{idempotency_key}"
+        results.append(await store(desk, file, name, key))
     done = sum(not result.faults for result in results)
     if not done:
         title = "No file was taken"
         detail = "Nothing of a file that is refused is stored."
         return problem(422, title, detail, files=results)
     response.status_code = 201 if done == len(results) else 207
+    if all(result.repeated for result in results):
+        response.status_code = 200
     seconds = round(time.monotonic() - started, 3)
     return Uploaded(files=results, seconds=seconds)
 
 
-async def store(desk: Desk, file: UploadFile, name: str) -> FileResult:
+async def store(
+    desk: Desk, file: UploadFile, name: str, key: str | None
+) -> FileResult:
     with NamedTemporaryFile(suffix=".xlsx") as copy:
-        await asyncio.to_thread(shutil.copyfileobj, file.file, copy)
-        copy.flush()
+
+        def fill() -> Once | None:
+            shutil.copyfileobj(file.file, copy)
+            copy.flush()
+            if not key:
+                return None
+            copy.seek(0)
+            return Once(key, hashlib.sha256(copy.read()).hexdigest())
+
         result = await take_in(
             desk.queue,
+            desk.readers,
             copy.name,
             name,
+            await asyncio.to_thread(fill),
             desk.settings.intake_size,
             desk.settings.simulate_create,
         )
+    if result.repeated:
+        return result
     desk.events["created"] += result.rows
     await desk.ring(result.rows)
     return result
@@ -309,14 +346,16 @@ async def claim(desk: DeskOf, wanted: Claim, request: Request) -> Claimed:
     deadline = time.monotonic() + wait
     lease = min(wanted.lease_seconds, desk.queue.max_lease)
     while True:
+        seen = desk.arrivals
         token, found = await desk.queue.claim(wanted.count, lease)
         left = deadline - time.monotonic()
         if found or left <= 0:
             break
         async with desk.arrived:
             look = min(left, LOOK_AGAIN)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(desk.arrived.wait(), look)
+            if desk.arrivals == seen:  # else one came while we looked
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(desk.arrived.wait(), look)
         if await request.is_disconnected():
             break  # nobody would get what we claim
     desk.events["claimed"] += len(found)
@@ -335,6 +374,29 @@ async def complete(desk: DeskOf, id: Id, holder: Holder) -> Outcome:
     await desk.queue.complete(id, holder.token)
     desk.events["completed"] += 1
     return Outcome(id=id, state="done")
+
+
+@router.post("/v1/completions", responses=answers(), tags=["workers"])
+async def complete_many(desk: DeskOf, given: Completion) -> Completed:
+    """The same for several at once, which saves requests and commits."""
+
+    async def one(id: str) -> NotCompleted | None:
+        try:
+            await desk.queue.complete(id, given.token)
+        except QueueDown:
+            raise  # all of them may come again
+        except QueueError as error:
+            status, title = STATUS[type(error)]
+            return NotCompleted(id=id, status=status, title=title)
+        return None
+
+    ids = [*dict.fromkeys(given.ids)]
+    told = await asyncio.gather(*map(one, ids))
+    refused = [each for each in told if each]
+    not_done = {each.id for each in refused}
+    completed = [id for id in ids if id not in not_done]
+    desk.events["completed"] += len(completed)
+    return Completed(completed=completed, refused=refused)
 
 
 @router.post(
@@ -524,7 +586,11 @@ def add_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, broken)
 
 
-def create_app(queue: TableQueue | BrokerQueue, settings: Settings) -> FastAPI:
+def create_app(
+    queue: TableQueue | BrokerQueue,
+    settings: Settings,
+    readers: Readers | None = None,
+) -> FastAPI:
     """The API on a queue that its caller starts and closes."""
     app = FastAPI(
         title="A queue behind HTTP",
@@ -532,7 +598,7 @@ def create_app(queue: TableQueue | BrokerQueue, settings: Settings) -> FastAPI:
         description="Messages go in one by one or as a spreadsheet; workers "
         "claim them with a lease, and complete or fail them.",
     )
-    app.state.desk = Desk(queue, settings)
+    app.state.desk = Desk(queue, settings, readers or Readers())
     app.add_middleware(Guard, settings=settings)
     add_errors(app)
     app.include_router(public)

@@ -30,8 +30,6 @@ from typing import Any
 
 from client import Api, Failed, run_command
 from make_samples import write
-from queues import Policy, QueueDown, Row
-from table_queue import TableQueue
 
 HERE = Path(__file__).parent
 LETTER = {"recipient": "ann@example.com", "text": "Hello", "copies": 1}
@@ -90,10 +88,22 @@ def options_of(given: argparse.Namespace) -> list[str]:
     return queue or [f"--database={given.database}"]
 
 
-async def fill(database: str, count: int) -> None:
-    """Put messages into a table."""
+async def opened(database: str) -> Any:
+    """A table, without an API."""
+    # Only here, as workers, who are started often, need none of it.
+    from queues import Policy
+    from table_queue import TableQueue
+
     queue = TableQueue(database, Policy())
     await queue.start()
+    return queue
+
+
+async def fill(database: str, count: int) -> None:
+    """Put messages into a table."""
+    from queues import Row
+
+    queue = await opened(database)
     try:
         async with queue.intake("benchmark") as intake:
             await intake.store([Row(n, LETTER) for n in range(count)])
@@ -106,8 +116,7 @@ async def fill(database: str, count: int) -> None:
 
 async def claim_all(database: str) -> int:
     """Claim until there is nothing; print what was claimed."""
-    queue = TableQueue(database, Policy())
-    await queue.start()
+    queue = await opened(database)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     ids, errors = [], []
@@ -389,10 +398,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as given.folder:
         if not given.database:
             given.database = f"sqlite://{given.folder}/queue.sqlite3"
-        try:
-            print(json.dumps(globals()[given.what](given), indent=1))
-        except QueueDown as error:
-            sys.exit(str(error))
+        print(json.dumps(globals()[given.what](given), indent=1))
     return 0
 
 

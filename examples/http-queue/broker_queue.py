@@ -23,7 +23,7 @@ from aio_pika.abc import (
     AbstractRobustQueue,
 )
 from aiormq.exceptions import AMQPError
-from queues import NotDead, Policy, QueueDown, Row, Stale, new_id
+from queues import NotDead, Once, Policy, QueueDown, Row, Stale, new_id
 
 QUEUE = "http_queue"
 DEAD = "http_queue.dead"
@@ -206,6 +206,10 @@ class BrokerQueue:
         await self._publish(QUEUE, body, id, {"created_at": created})
         made = {"id": id, "payload": payload, "state": "ready"}
         return made | {"attempts": 0, "created_at": created / 1000}, True
+
+    async def taken_before(self, once: Once) -> int | None:
+        """Unknown, as with create."""
+        return None
 
     @asynccontextmanager
     async def intake(self, file: str) -> AsyncIterator["Intake"]:
@@ -408,3 +412,6 @@ class Intake:
                         QUEUE, body, new_id(), headers | {"created_at": now}
                     )
                 )
+
+    async def note(self, once: Once, rows: int) -> None:
+        """A broker has nowhere to keep that."""

@@ -55,6 +55,8 @@ class Api:
             timeout=httpx.Timeout(10, read=600, pool=None),
             limits=httpx.Limits(max_connections=600),
             trust_env=False,
+            # To load certificates takes longer than all the rest.
+            verify=self._url.startswith("https:"),
         )
         return self
 
@@ -159,6 +161,8 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._claiming: asyncio.Task[Any] | None = None
         self._stopping = self._giving_back = False
+        self._handled: list[tuple[str, str, asyncio.Future[None]]] = []
+        self._completing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -177,6 +181,8 @@ class Worker:
                 # Whatever ended us: what is in hand gets finished.
                 while self._tasks:
                     await asyncio.wait([*self._tasks])
+                if self._completing:
+                    await self._completing
                 extending.cancel()
 
     def interrupt(self) -> None:
@@ -260,7 +266,7 @@ class Worker:
                 then = f"again in {wait:g} s" if wait is not None else "dead"
                 self.shown.say(f" [!] Failed {name} ({error}), {then}")
             else:
-                await self._tell(id, "complete", holder)
+                await self._complete(id, token)
                 self.done += 1
                 self.shown.advance(f" [x] Done {name}")
         except Failed as error:
@@ -268,6 +274,38 @@ class Worker:
             self.shown.say(f" [!] Lost {name}: {error}")
         finally:
             del self.held[id]
+
+    async def _complete(self, id: str, token: str) -> None:
+        """Tell that it is done, together with others that are by then."""
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[None] = loop.create_future()
+        self._handled.append((id, token, told))
+        if not self._completing:
+            self._completing = asyncio.create_task(self._complete_all())
+        await told
+
+    async def _complete_all(self) -> None:
+        while self._handled:
+            token = self._handled[0][1]
+            now = {id: told for id, its, told in self._handled if its == token}
+            self._handled = [e for e in self._handled if e[0] not in now]
+            refused: dict[str, Failed] = {}
+            try:
+                body = {"token": token, "ids": [*now]}
+                answer = await self.api.call("POST", "v1/completions", body)
+                for each in answer["refused"]:
+                    error = Failed(each["title"], each["status"])
+                    refused[each["id"]] = error
+            except Failed as error:
+                refused = dict.fromkeys(now, error)
+            for id, told in now.items():
+                if told.done():
+                    continue  # who waited for it was cancelled
+                if id in refused:
+                    told.set_exception(refused[id])
+                else:
+                    told.set_result(None)
+        self._completing = None
 
     async def _tell(self, id: str, what: str, body: Any) -> Any:
         return await self.api.call("POST", f"v1/messages/{id}/{what}", body)

@@ -11,12 +11,13 @@ import json
 import os
 import signal
 import sys
+from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from pathlib import Path
 from typing import Protocol
 
-from queues import Row
+from queues import KeyReused, Once, Row, TakenMeanwhile
 from schemas import Fault, FileResult
 from spreadsheet import Refused, check_start
 
@@ -30,11 +31,57 @@ class TakesRows(Protocol):
 
     async def store(self, rows: list[Row]) -> None: ...
 
+    async def note(self, once: Once, rows: int) -> None: ...
+
 
 class HasIntake(Protocol):
     """Either kind of queue."""
 
+    async def taken_before(self, once: Once) -> int | None: ...
+
     def intake(self, file: str) -> AbstractAsyncContextManager[TakesRows]: ...
+
+
+class Readers:
+    """Processes that read one file each.
+
+    To start one takes longer than to read most files, so with `spare` the
+    next one is there before it is needed.
+    """
+
+    def __init__(self, spare: bool = False) -> None:
+        self._keep = spare
+        self._spare: Process | None = None
+
+    async def take(self, path: str) -> Process:
+        """A process that reads this file."""
+        reader, self._spare = self._spare, None
+        if reader is None or reader.returncode is not None:
+            reader = await self._start()
+        assert reader.stdin
+        reader.stdin.write(f"{path}\n".encode())
+        reader.stdin.close()
+        return reader
+
+    async def prepare(self) -> None:
+        if self._keep and self._spare is None:
+            self._spare = await self._start()
+
+    async def close(self) -> None:
+        self._keep = False
+        if spare := self._spare:
+            assert spare.stdin
+            spare.stdin.close()
+            await spare.wait()
+
+    async def _start(self) -> Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, str(READER)),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            limit=LINE_LIMIT,
+        )
 
 
 async def feed(
@@ -61,16 +108,10 @@ async def feed(
         await queue.put(None)
 
 
-async def rows_of(path: str) -> AsyncGenerator[Row, None]:
+async def rows_of(readers: Readers, path: str) -> AsyncGenerator[Row, None]:
     """The rows of a file, all of which are right. Else raises Refused."""
     check_start(path)
-    reader = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(READER), path),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        limit=LINE_LIMIT,
-    )
+    reader = await readers.take(path)
     assert reader.stdout
     try:
         first = await reader.stdout.readline()
@@ -94,12 +135,45 @@ async def rows_of(path: str) -> AsyncGenerator[Row, None]:
             with suppress(ProcessLookupError):
                 os.kill(reader.pid, signal.SIGKILL)
         await reader.wait()
+        await readers.prepare()
 
 
 async def take_in(
-    queue: HasIntake, path: str, file: str, size: int, simulate: float
+    queue: HasIntake,
+    readers: Readers,
+    path: str,
+    file: str,
+    once: Once | None,
+    size: int,
+    simulate: float,
 ) -> FileResult:
     """Put the rows of one file into the queue: all of them, or none."""
+    while True:
+        try:
+            if once and (rows := await queue.taken_before(once)) is not None:
+                return FileResult(file=file, rows=rows, repeated=True)
+            total = await pour(
+                queue, rows_of(readers, path), file, once, size, simulate
+            )
+            return FileResult(file=file, rows=total)
+        except TakenMeanwhile:
+            continue  # now it was taken before
+        except KeyReused as error:
+            faults = [Fault(reason=str(error))]
+        except Refused as error:
+            faults = [Fault(**each) for each in error.faults]
+        return FileResult(file=file, rows=0, faults=faults)
+
+
+async def pour(
+    queue: HasIntake,
+    rows: AsyncGenerator[Row, None],
+    file: str,
+    once: Once | None,
+    size: int,
+    simulate: float,
+) -> int:
+    """Store the rows in one transaction; how many there were."""
     made: list[Row] = []
     batches: asyncio.Queue[list[Row]] = asyncio.Queue(1)
     total = 0
@@ -113,7 +187,7 @@ async def take_in(
             await batches.put(batch)
 
     async def produce() -> None:
-        async with aclosing(rows_of(path)) as rows:
+        async with aclosing(rows):
             await feed(rows, size, create)
         if made:
             await batches.put(made)
@@ -125,12 +199,11 @@ async def take_in(
             while batch := await batches.get():
                 await intake.store(batch)
                 total += len(batch)
-    except ExceptionGroup as group:
-        error: Exception = group
+            if once:
+                await intake.note(once, total)
+    except ExceptionGroup as errors:
+        error: Exception = errors
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        if not isinstance(error, Refused):
-            raise error from None
-        faults = [Fault(**each) for each in error.faults]
-        return FileResult(file=file, rows=0, faults=faults)
-    return FileResult(file=file, rows=total)
+        raise error from None
+    return total

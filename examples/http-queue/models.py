@@ -41,6 +41,18 @@ class Message(Model):
         table = "message"
 
 
+class Upload(Model):
+    """A file that came with an Idempotency-Key, and was taken."""
+
+    key = fields.CharField(300, primary_key=True)
+    digest = fields.CharField(64)
+    rows = fields.IntField()
+    created_at = fields.BigIntField()
+
+    class Meta(Model.Meta):
+        table = "upload"
+
+
 def config(database: str) -> dict[str, Any]:
     """Tortoise's configuration, the same for both kinds of database."""
     url = database.replace("postgresql://", "postgres://", 1)

@@ -27,6 +27,14 @@ class Row:
     payload: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Once:
+    """A file that is to be taken once: its key, and what it looks like."""
+
+    key: str
+    digest: str
+
+
 class QueueError(Exception):
     """What the API answers for it is in api.py."""
 
@@ -44,7 +52,11 @@ class NotDead(QueueError):
 
 
 class KeyReused(QueueError):
-    """An Idempotency-Key came back with another message."""
+    """An Idempotency-Key came back with another message or file."""
+
+
+class TakenMeanwhile(QueueError):
+    """The same file came twice at the same time, and the other was first."""
 
 
 class QueueDown(QueueError):

@@ -76,6 +76,12 @@ class Holder(Strict):
     token: Token
 
 
+class Completion(Holder):
+    """What is done, of what one claim gave."""
+
+    ids: Annotated[list[Token], Field(min_length=1, max_length=500)]
+
+
 class Failure(Holder):
     """What went wrong. Without `retry` the message is dead at once."""
 
@@ -95,6 +101,21 @@ class Outcome(BaseModel):
     id: str
     state: State
     retry_in_seconds: float | None = None
+
+
+class NotCompleted(BaseModel):
+    """What `complete` would have answered for this one."""
+
+    id: str
+    status: int
+    title: str
+
+
+class Completed(BaseModel):
+    """Each id is in one of the two."""
+
+    completed: list[str]
+    refused: list[NotCompleted] = []
 
 
 class Requeued(BaseModel):
@@ -127,11 +148,16 @@ class Fault(BaseModel):
 
 
 class FileResult(BaseModel):
-    """One file: all of its rows are in the queue, or none is."""
+    """One file: all of its rows are in the queue, or none is.
+
+    `repeated`: they were already, from a request with the same
+    Idempotency-Key.
+    """
 
     file: str
     rows: int
     faults: list[Fault] = []
+    repeated: bool = False
 
 
 class Uploaded(BaseModel):

@@ -18,9 +18,12 @@ from typing import Any
 import uvicorn
 from api import LOOPBACK, Settings, create_app
 from broker_queue import BrokerQueue
+from intake import Readers
 from models import DATABASE
 from queues import Policy, QueueDown
 from table_queue import TableQueue
+
+PORT = os.environ.get("HTTP_QUEUE_PORT", "8000")
 
 
 def arguments() -> argparse.Namespace:
@@ -30,7 +33,7 @@ def arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="beyond loopback: with --token")
-    add("--port", type=int, default=8000)
+    add("--port", type=int, default=PORT, help="$HTTP_QUEUE_PORT")
     add(
         "--name",
         action="append",
@@ -110,7 +113,8 @@ async def serve(given: argparse.Namespace) -> None:
         simulate_create=given.simulate_create,
         max_wait=given.max_wait,
     )
-    app = create_app(queue, settings)
+    readers = Readers(spare=True)
+    app = create_app(queue, settings, readers)
     config = uvicorn.Config(
         app,
         given.host,
@@ -123,8 +127,10 @@ async def serve(given: argparse.Namespace) -> None:
     await queue.start()
     server.kind = queue.kind
     try:
+        await readers.prepare()
         await server.serve()
     finally:
+        await readers.close()
         await queue.close()
 
 

@@ -6,8 +6,9 @@ whether a file would be taken:
 
     python spreadsheet.py FILE
 
-It prints lines of JSON: {"rows": 21}, then the rows themselves, 100 a line;
-or {"faults": [...]}, and then nothing of the file may be stored.
+Without FILE it waits for a name on its standard input. It prints lines of
+JSON: {"rows": 21}, then the rows themselves, 100 a line; or {"faults": [...]},
+and then nothing of the file may be stored.
 """
 
 import datetime
@@ -236,7 +237,9 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.stderr.write("Usage: python spreadsheet.py FILE\n")
+    if len(sys.argv) > 2:
+        sys.stderr.write("Usage: python spreadsheet.py [FILE]\n")
         sys.exit(2)
-    main(sys.argv[1])
+    # No name: the API has ended.
+    if name := [*sys.argv[1:], ""][0] or sys.stdin.readline().rstrip("\n"):
+        main(name)

@@ -13,14 +13,16 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
-from models import DEAD, DONE, LEASED, READY, Message, config
+from models import DEAD, DONE, LEASED, READY, Message, Upload, config
 from queues import (
     KeyReused,
     NotDead,
+    Once,
     Policy,
     QueueDown,
     Row,
     Stale,
+    TakenMeanwhile,
     Unknown,
     new_id,
 )
@@ -101,6 +103,10 @@ INSERT = """
 INSERT INTO message (id, payload, state, available_at, attempts,
                      idempotency_key, upload, row, created_at)
 VALUES (?, ?, 'ready', ?, 0, ?, ?, ?, ?)
+"""
+NOTE = """
+INSERT INTO upload (key, digest, rows, created_at) VALUES (?, ?, ?, ?)
+ON CONFLICT (key) DO NOTHING RETURNING key
 """
 ONCE = " ON CONFLICT (idempotency_key) DO NOTHING RETURNING id"
 COUNT = """
@@ -209,8 +215,8 @@ class TableQueue:
         most = self.policy.max_attempts
         await self.run(BURY, now, now, most)
 
-    async def run(self, statement: str, *values: Any) -> list[dict[str, Any]]:
-        """Run one statement; the rows that it returns."""
+    def text_of(self, statement: str) -> str:
+        """A statement as this database wants it."""
         if statement not in self._statements:
             text = statement.replace(
                 "{skip_locked}",
@@ -221,7 +227,11 @@ class TableQueue:
                 numbered = enumerate(rest, 1)
                 text = first + "".join(f"${n}{part}" for n, part in numbered)
             self._statements[statement] = text
-        text = self._statements[statement]
+        return self._statements[statement]
+
+    async def run(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """Run one statement; the rows that it returns."""
+        text = self.text_of(statement)
         try:
             if self.postgresql or statement == COUNT:
                 return await self.connection.execute_query_dict(
@@ -285,6 +295,13 @@ class TableQueue:
                 f"Idempotency-Key {key!r} was used for another message."
             )
         return as_row(first, now), False
+
+    async def taken_before(self, once: Once) -> int | None:
+        """How many rows a file had when it came with this key before."""
+        found = await Upload.get_or_none(key=once.key).values()
+        if found and found["digest"] != once.digest:
+            raise KeyReused("Idempotency-Key was used for another file.")
+        return found["rows"] if found else None
 
     @asynccontextmanager
     async def intake(self, file: str) -> AsyncIterator["Intake"]:
@@ -424,12 +441,16 @@ class Intake:
             ]
             for row in rows
         ]
-        text = INSERT
-        if self._queue.postgresql:
-            for number in range(1, 8):
-                text = text.replace("?", f"${number}", 1)
         assert self._using
-        await self._using.execute_many(text, values)
+        await self._using.execute_many(self._queue.text_of(INSERT), values)
+
+    async def note(self, once: Once, rows: int) -> None:
+        """Remember the file, in the same transaction."""
+        assert self._using
+        text = self._queue.text_of(NOTE)
+        values = [once.key, once.digest, rows, milliseconds()]
+        if not await self._using.execute_query_dict(text, values):
+            raise TakenMeanwhile(once.key)
 
     async def __aexit__(self, *error: Any) -> None:
         if self._context:

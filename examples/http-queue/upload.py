@@ -9,6 +9,7 @@ Several files are one request. A file that has a wrong row is not stored.
 import argparse
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,10 @@ async def upload(given: argparse.Namespace) -> int:
     async with Api(given.url, given.token, given.patience) as api:
         with Shown(None) as shown:
             try:
-                # Not again: whether the first came in is unknown then.
+                # With a key, so that it may be repeated when no answer came.
+                key = {"Idempotency-Key": str(uuid.uuid4())}
                 told = await api.call(
-                    "POST", "v1/uploads", files=files, again=False
+                    "POST", "v1/uploads", files=files, headers=key
                 )
             except Failed as error:
                 if error.status != 422:

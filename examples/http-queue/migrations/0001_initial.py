@@ -1,4 +1,4 @@
-"""0001_initial.py: the first migration, which makes the table."""
+"""0001_initial.py: the first migration, which makes the tables."""
 
 import functools
 from json import dumps, loads
@@ -60,6 +60,31 @@ class Migration(migrations.Migration):
                 "pk_attr": "id",
                 "table_description": "One message. All times are in "
                 "milliseconds since 1970.",
+            },
+            bases=["Model"],
+        ),
+        ops.CreateModel(
+            name="Upload",
+            fields=[
+                (
+                    "key",
+                    fields.CharField(
+                        primary_key=True,
+                        unique=True,
+                        db_index=True,
+                        max_length=300,
+                    ),
+                ),
+                ("digest", fields.CharField(max_length=64)),
+                ("rows", fields.IntField()),
+                ("created_at", fields.BigIntField()),
+            ],
+            options={
+                "table": "upload",
+                "app": "queue",
+                "pk_attr": "key",
+                "table_description": "A file that came with an "
+                "Idempotency-Key, and was taken.",
             },
             bases=["Model"],
         ),
