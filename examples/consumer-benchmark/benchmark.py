@@ -75,7 +75,9 @@ class Variant:
     def script(self) -> Path:
         """A file, as given or beside this one."""
         named = Path(self.consumer)
-        return named if named.suffix else HERE / f"{named}.py"
+        if not named.suffix:
+            return HERE / f"{named}.py"
+        return named if named.exists() else HERE / named
 
     @property
     def name(self) -> str:
