@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -336,8 +337,9 @@ def draw_record(data: dict[str, Any]) -> None:
         for consumer in distinct(of(data, table), "consumer"):
             if consumer not in styles:
                 continue
+            wanted = partial(of, data, table, consumer=consumer)
             points = {
-                value: [r / 1000 for r in rates(of(data, table, consumer=consumer, **{across: value}))]
+                value: [r / 1000 for r in rates(wanted(**{across: value}))]
                 for value in distinct(of(data, table), across)
                 if value != 0
             }  # fmt: skip

@@ -368,7 +368,7 @@ def test_a_wrong_option_is_one_line(option: str, word: str) -> None:
 def test_an_option_that_the_consumer_does_not_have(bench: Run) -> None:
     ended = bench("--consumers=pika_threads", "--ack-every=5", "--messages=10", "--rounds=1")
     assert ended.wait() == 1, ended
-    assert "unrecognized arguments: --ack-every=5" in shown(ended)
+    assert "unrecognized arguments: --ack-every 5" in shown(ended)
     assert "Traceback" not in shown(ended)
 
 
@@ -410,7 +410,7 @@ def test_it_leaves_no_queue_and_no_process(bench: Run, broker, url: str) -> None
     script.process.send_signal(signal.SIGINT)
     assert script.wait() == 130, script
     assert queues() == []
-    poll(lambda: [c for c in broker.call_api("GET", f"vhosts/{vhost}/connections")], [])
+    poll(lambda: broker.call_api("GET", f"vhosts/{vhost}/connections"), [])
 
 
 def test_the_producer_fills_the_window_and_no_more(run: Run, channel: BlockingChannel) -> None:

@@ -96,7 +96,10 @@ class Variant:
         names = ("prefetch", "ack_every", "workers", "work")
         given = [(name, getattr(self, name)) for name in names]
         found = [
-            f"--{n.replace('_', '-')}={v}" for n, v in given if v is not None
+            word
+            for name, value in given
+            if value is not None
+            for word in (f"--{name.replace('_', '-')}", str(value))
         ]
         return [*found, "--uvloop"] if self.uvloop else found
 
@@ -333,14 +336,17 @@ class Bench:
                 end - begin,
                 *variant.options(),
             ]
-            started.append((processes.start(*command, f"--seen={seen}"), seen))
+            started.append((processes.start(*command, "--seen", seen), seen))
         usage = self.watch(started, variant)
         said = [report(process, variant.name) for process, _ in started]
         moments = [moment for each in said for moment in each.values()]
         if not began < min(moments) <= max(moments) < time.monotonic():
             raise Wrong(f"{variant.name}: the clock that it reads is not ours")
         lines = [
-            line for _, seen in started for line in seen.read_bytes().split()
+            line
+            for _, seen in started
+            if seen.exists()
+            for line in seen.read_bytes().split()
         ]
         if not all(line.isdigit() for line in lines):
             raise Wrong(

@@ -33,6 +33,7 @@ def main(given: argparse.Namespace) -> None:
         task_ignore_result=True,
         worker_prefetch_multiplier=given.prefetch,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
         worker_enable_remote_control=False,  # its queue is refused since 4.3
         broker_transport_options={"confirm_publish": True},
     )

@@ -38,6 +38,7 @@ async def main(given: argparse.Namespace) -> None:
         if len(times) == given.count:
             ended.set()
 
+    broker.is_worker_process = not given.produce
     await broker.startup()
     if given.produce:
         times.append(time.monotonic())
