@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import random
+import re
 import signal
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pika
 import pytest
-from chapters import EXAMPLES
+from broker import Broker
+from chapters import DOCS, EXAMPLES, ROOT
 from conftest import Starter, connected, poll, ready
+from figures_consumer_benchmark import PARTS, RECORD, bars, of, rate, tables
+from figures_consumer_benchmark import PEERS as PEERS_RECORD
+from figures_consumer_benchmark import load as load_record
 from pika.adapters.blocking_connection import BlockingChannel
+from plotting import FIGURES
 from running import Script
 
 CHAPTER = "consumer-benchmark"
@@ -402,7 +409,7 @@ def test_ctrl_c_keeps_what_was_measured_and_resume_goes_on(
     assert [one["round"] for one in runs] == [1, 2, 3]
 
 
-def test_it_leaves_no_queue_and_no_process(bench: Run, broker, url: str) -> None:
+def test_it_leaves_no_queue_and_no_process(bench: Run, broker: Broker, url: str) -> None:
     script = bench("--messages=200", "--work=0.05", "--rounds=1")
     vhost = url.rpartition("/")[2]
     queues = partial(broker.call_api, "GET", f"queues/{vhost}")
@@ -439,12 +446,98 @@ def test_the_plans_are_what_the_page_shows() -> None:
     assert max(each["messages"] for each in full["growth"]["variants"]) == 800_000
 
 
-def test_a_peer_says_what_it_needs() -> None:
-    """They are shown on the page, and run where make bench-peers has installed them."""
-    for name in PEERS:
-        process = Script(FOLDER / name, "bench", "1", url="amqp://unused/")
-        try:
-            assert process.wait() != 0
-        finally:
-            process.close()
-    assert time.monotonic()
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_takes_what_the_tool_gives(name: str) -> None:
+    """They run where make bench-peers has installed them: here only their arguments."""
+    source = (FOLDER / name).read_text()
+    compile(source, name, "exec")
+    words = ["queue", "count", "--prefetch", "--seen"]
+    words += ["--produce" if name.removesuffix(".py") in benchmark.TASKS else "--ack-every"]
+    for word in words:
+        assert f'add_argument("{word}"' in source, word
+    wanted = (FOLDER / "requirements-peers.txt").read_text()
+    client = name.removeprefix("peer_").removesuffix(".py")
+    assert client in wanted
+    assert client not in (ROOT / "requirements.txt").read_text()
+
+
+# --- The record ---------------------------------------------------------------
+
+
+def full(path: Path) -> dict[str, Any]:
+    """A record to make claims on; make bench and make bench-peers write it."""
+    data = load_record(path)
+    if data["plan"] not in PARTS:
+        pytest.skip(f"{path.name} is provisional, of the plan {data['plan']}")
+    return data
+
+
+def test_the_record_is_whole_and_nothing_went_wrong() -> None:
+    for path in (RECORD, PEERS_RECORD):
+        data = load_record(path)
+        assert data["wrong"] == []
+        every = benchmark.jobs(plans.PLANS[data["plan"]], data["seed"])
+        kept = benchmark.Record(None, data["seed"])
+        kept.data = data
+        assert all(kept.has(job) for job in every)
+        assert len(data["runs"]) == len(every)
+        assert not re.search(r"/(tmp|home|root|work)|@", path.read_text())
+
+
+def test_the_tables_show_the_record() -> None:
+    found = tables(load_record(RECORD), load_record(PEERS_RECORD))
+    page = (DOCS / f"{CHAPTER}.rst").read_text()
+    for name, expected in found.items():
+        path = FIGURES / f"{CHAPTER}-{name}.csv"
+        with path.open(newline="") as file:
+            assert list(csv.reader(file)) == expected, "make figures"
+        assert f":file: figures/{path.name}" in page
+
+
+def test_what_the_page_says_of_blocking_and_asynchronous() -> None:
+    data = full(RECORD)
+    order = ("pika_select", "pika_callback", "aio_pika_callback", "aio_pika_iterator")
+    for count in (8_000, 80_000):
+        rates = [rate(data, "length", consumer=each, messages=count) for each in order]
+        assert rates == sorted(rates, reverse=True), count
+    for number in (1, 2, 3):  # in every round, the same order
+        rates = [
+            rate(data, "length", consumer=each, messages=80_000, round=number) for each in order
+        ]
+        assert rates == sorted(rates, reverse=True), number
+    for consumer in ("pika_callback", "pika_asyncio", "aio_pika_callback"):
+        by_prefetch = [
+            rate(data, "prefetch", consumer=consumer, prefetch=value)
+            for value in range(300, 1301, 200)
+        ]
+        assert max(by_prefetch) < 1.6 * min(by_prefetch), consumer
+
+
+def test_what_the_page_says_of_the_levers() -> None:
+    data = full(RECORD)
+    for consumer in ("pika_callback", "pika_select", "aio_pika_callback"):
+        one = rate(data, "lever: prefetch", consumer=consumer, prefetch=1)
+        assert rate(data, "lever: prefetch", consumer=consumer, prefetch=100) > 1.5 * one
+    for consumer in ("pika_callback", "pika_select", "aio_pika_fastest"):
+        each, many, none = (
+            rate(data, "lever: acks", consumer=consumer, ack_every=value) for value in (1, 100, 0)
+        )
+        assert many > 1.1 * each
+        assert none < 1.6 * many  # no ack is only a little faster
+    slow, fast = (rate(data, "lever: window", window=value) for value in (1, 100))
+    assert fast > 4 * slow
+
+
+def test_what_the_page_says_of_growth() -> None:
+    data = full(RECORD)
+    for consumer in ("pika_select", "aio_pika_fastest"):
+        short, long = (
+            of(data, "growth", consumer=consumer, messages=count)[0] for count in (80_000, 800_000)
+        )
+        assert long["a second"] > short["a second"] / 1.5
+        assert long["peak MiB"] < 1.2 * short["peak MiB"]
+
+
+def test_the_bars() -> None:
+    for name, (got, wanted) in bars(full(RECORD), full(PEERS_RECORD)).items():
+        assert got >= wanted, name

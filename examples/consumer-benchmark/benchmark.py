@@ -750,6 +750,7 @@ def main(given: argparse.Namespace) -> int:
     bench = Bench(given.python, given.producers, given.patience)
     screen = Screen()
     found = about()
+    record.data["plan"] = given.plan
     record.data["about"] = found | {"clients": clients(given.python)}
     screen.console.print(
         f"RabbitMQ {found['rabbitmq']}, order by seed {record.seed}"

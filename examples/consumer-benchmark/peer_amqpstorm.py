@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The same with amqpstorm: python peer_amqpstorm.py bench 1000"""
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportFunctionMemberAccess=false
 
 import argparse
 import json

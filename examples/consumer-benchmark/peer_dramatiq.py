@@ -6,7 +6,7 @@ python peer_dramatiq.py bench 1000
 
 Its time ends when the last task has, not when the broker has its ack.
 """
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportFunctionMemberAccess=false
 
 import argparse
 import json

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """The same with kombu: python peer_kombu.py bench 1000 --prefetch 500"""
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportFunctionMemberAccess=false
 
 import argparse
 import json

@@ -236,4 +236,5 @@ PLANS: dict[str, dict[str, Table]] = {
         "growth": growth(1, 2_000, 8_000),
     },
     "peers": peers(5, 20_000, 5_000),
+    "peers-quick": peers(1, 3_000, 500),
 }
