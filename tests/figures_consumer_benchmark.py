@@ -31,6 +31,7 @@ RECORD = FIGURES / f"{CHAPTER}.json"
 PEERS = FIGURES / f"{CHAPTER}-peers.json"
 VENV = ROOT / ".venv-peers"
 C_PEER = FOLDER / "peer_librabbitmq.bin"
+DEFAULTS = {"size": 10, "window": 500, "processes": 1, "queue": "classic"}
 PARTS = {"full": RECORD, "peers": PEERS}
 
 
@@ -71,7 +72,10 @@ def record(broker: Broker) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
+    data = json.loads(path.read_text())
+    # The record leaves out what is as always.
+    data["runs"] = [DEFAULTS | run for run in data["runs"]]
+    return data
 
 
 def of(data: dict[str, Any], table: str, **wanted: Any) -> list[dict[str, Any]]:
@@ -104,7 +108,9 @@ def thousands(values: list[float]) -> str:
 def distinct(runs: list[dict[str, Any]], name: str) -> list[Any]:
     """What an option was, in the order of its values; the plan's where they are names."""
     found = list(dict.fromkeys(run.get(name) for run in runs))
-    return sorted(found, key=lambda value: (value is None, value))
+    # Without: first an event loop, last an ack.
+    last = name == "ack_every"
+    return sorted(found, key=lambda value: (value is not None, last and value == 0, value))
 
 
 CONSUMERS = (
@@ -131,12 +137,10 @@ def grid(data: dict[str, Any], table: str, across: str, scale: str = "") -> list
 
 
 def label(option: str, value: Any) -> str:
-    if value is None:
-        value = {"size": 10, "window": 500, "processes": 1, "queue": "classic"}.get(option, "no")
+    if option == "uvloop":
+        return "uvloop" if value else "asyncio"
     if option == "ack_every":
         return {0: "no ack", 1: "each"}.get(value, f"every {value}")
-    if isinstance(value, bool):
-        return "yes"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -278,7 +282,7 @@ def tables(data: dict[str, Any], peers: dict[str, Any] | None) -> dict[str, list
 
 def queue_rows(data: dict[str, Any]) -> list[list[str]]:
     rows = [["pika_select.py", "each acked", "100 at once"]]
-    for kind, name in ((None, "classic queue"), ("quorum", "quorum queue")):
+    for kind, name in (("classic", "classic queue"), ("quorum", "quorum queue")):
         cells = [
             thousands(rates(of(data, "lever: queue type", queue=kind, ack_every=every)))
             for every in (1, 100)

@@ -204,9 +204,9 @@ def report(process: subprocess.Popen[str], who: str) -> dict[str, float]:
         last = (err.strip().splitlines() or ["no word"])[-1]
         raise Wrong(f"{who} failed ({process.returncode}): {last}")
     try:
-        said = json.loads(out)
+        said = json.loads(out.splitlines()[-1])
         return {"first": float(said["first"]), "last": float(said["last"])}
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, IndexError):
         raise Wrong(
             f"{who} did not say when it began and ended: {out!r}"
         ) from None
@@ -573,6 +573,8 @@ class Screen:
 
     def show(self, runs: list[dict[str, Any]]) -> None:
         rows = list(summary(runs))
+        if not rows:
+            return
         if not self.terminal:
             for _, what, measured in rows:
                 self.console.print(
