@@ -305,11 +305,16 @@ def draw() -> None:
         draw_peers(peers)
 
 
+def provisional(data: dict[str, Any]) -> str:
+    """A quick plan's record says so: make bench, make bench-peers replace it."""
+    return "" if data["plan"] in PARTS else f" – PROVISIONAL, {data['plan']}, busy machine"
+
+
 def style(axes: Any, title: str, across: str, up: str) -> None:
     axes.set_title(title, fontsize=11, color=GREY)
     axes.set_xlabel(across, color=GREY)
     axes.set_ylabel(up, color=GREY)
-    axes.tick_params(colors=GREY)
+    axes.tick_params(colors=GREY, which="both")
     for spine in axes.spines.values():
         spine.set_color(GREY)
     axes.spines[["top", "right"]].set_visible(False)
@@ -366,7 +371,7 @@ def draw_record(data: dict[str, Any]) -> None:
     for axes in figure.axes:
         axes.legend(fontsize=7, labelcolor=GREY, frameon=False)
     about = data["about"]
-    machine = f"{about['machine']}, Python {about['python']}"
+    machine = f"{about['machine']}, Python {about['python']}{provisional(data)}"
     figure.supxlabel(f"{made_with(about)}\n{machine}", fontsize=8, color=GREY)
     save(figure, RECORD.with_suffix(".svg"))
 
@@ -395,8 +400,8 @@ def draw_peers(peers: dict[str, Any]) -> None:
             values, consumer = named[name]
             middle = median(values)
             colour = GREY if consumer.startswith("peer_") else RED if "aio" in name else BLUE
-            axes.barh(place, middle / 1000, color=colour, height=0.6)
-            axes.plot([min(values) / 1000, max(values) / 1000], [place] * 2, color="black")
+            axes.barh(place, middle / 1000, color=colour, height=0.6, alpha=0.7)
+            axes.plot([min(values) / 1000, max(values) / 1000], [place] * 2, color=GREY)
             axes.annotate(
                 f"{middle / 1000:.1f}", (max(values) / 1000, place), (4, 0),
                 textcoords="offset points", va="center", color=GREY, fontsize=9,
@@ -411,7 +416,7 @@ def draw_peers(peers: dict[str, Any]) -> None:
     versions = f"{', '.join(words[:half])},\n{', '.join(words[half:])}"
     figure.supxlabel(
         f"{about['date']}, RabbitMQ {about['rabbitmq']}, {about['machine']}, "
-        f"Python {about['python']}\n{versions}",
+        f"Python {about['python']}{provisional(peers)}\n{versions}",
         fontsize=8,
         color=GREY,
     )
