@@ -14,10 +14,10 @@ PYTEST = $(RUN) -m pytest -n $(JOBS) --dist loadgroup
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo broker doctor reset test test-apps sabotage check format lint types docs figures clean
+.PHONY: help demo broker doctor reset test test-apps sabotage check format lint types docs figures bench bench-quick bench-peers clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): requirements.txt tests/setup.sh tests/install.sh
 	@sh tests/setup.sh "$(PYTHON)" "$(VENV)"
@@ -67,6 +67,15 @@ docs: $(READY) ## build the pages into docs/_build/html
 figures: $(APPS_READY) ## record what the scripts do and draw the figures anew
 	@$(RUN) tests/figures.py
 
+bench: $(READY) ## the consumer benchmark in full, half an hour (resumes what was interrupted)
+	@$(RUN) tests/figures_consumer_benchmark.py full
+
+bench-quick: $(READY) ## the same in two minutes, nothing recorded
+	@$(RUN) tests/figures_consumer_benchmark.py quick
+
+bench-peers: $(READY) ## ours against other clients and task queues, which it installs apart
+	@$(RUN) tests/figures_consumer_benchmark.py peers
+
 clean: ## remove what was built and installed here
-	@rm -rf $(VENV) docs/_build .ruff_cache
+	@rm -rf $(VENV) .venv-peers docs/_build .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

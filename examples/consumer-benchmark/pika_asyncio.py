@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Consume with pika, asynchronously, on asyncio's loop.
+
+python pika_asyncio.py bench 1000 --prefetch 500 --ack-every 1
+
+--uvloop puts uvloop's loop in place of Python's (pip install uvloop).
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import pika
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.channel import Channel
+from pika.exceptions import AMQPError
+from pika.spec import Basic, BasicProperties
+
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+
+
+def main(given: argparse.Namespace) -> None:
+    if given.uvloop:
+        from uvloop import new_event_loop  # pyright: ignore
+    else:
+        new_event_loop = asyncio.new_event_loop
+    loop = new_event_loop()
+    done, first = 0, 0.0
+    error: object = None
+    write = Path(given.seen).open("wb", buffering=0).write  # noqa: SIM115
+    count, ack_every, work = given.count, given.ack_every, given.work
+
+    def on_message(
+        channel: Channel,
+        method: Basic.Deliver,
+        properties: BasicProperties,
+        body: bytes,
+    ) -> None:
+        nonlocal done, first
+        first = first or time.monotonic()
+        if work:
+            time.sleep(work)
+        write(body[:8])
+        done += 1
+        last = done == count
+        if ack_every and (last or done % ack_every == 0):
+            channel.basic_ack(method.delivery_tag, multiple=ack_every > 1)
+        if last:
+            channel.basic_cancel(method.consumer_tag, on_cancel_ok)
+
+    def on_cancel_ok(_: object) -> None:  # by now the broker has had all acks
+        print(json.dumps({"first": first, "last": time.monotonic()}))
+        connection.close()
+
+    def on_channel(channel: Channel) -> None:
+        channel.add_on_close_callback(on_end)
+        channel.basic_qos(prefetch_count=given.prefetch)
+        channel.basic_consume(given.queue, on_message, auto_ack=not ack_every)
+
+    def on_end(_: object, why: BaseException) -> None:
+        nonlocal error
+        error = error or why
+        if connection.is_open:
+            connection.close()  # it was the channel
+        elif connection.is_closed:
+            loop.stop()
+
+    connection = AsyncioConnection(
+        pika.URLParameters(AMQP_URL),
+        on_open_callback=lambda it: it.channel(on_open_callback=on_channel),
+        on_open_error_callback=on_end,
+        on_close_callback=on_end,
+        custom_ioloop=loop,
+    )
+    loop.run_forever()
+    if done < count:
+        raise RuntimeError(error)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("queue")
+    parser.add_argument("count", type=int)
+    parser.add_argument("--prefetch", type=int, default=500)
+    parser.add_argument("--ack-every", type=int, default=1)
+    parser.add_argument("--work", type=float, default=0)
+    parser.add_argument("--seen", default=os.devnull)
+    parser.add_argument("--uvloop", action="store_true")
+    try:
+        main(parser.parse_args())
+    except KeyboardInterrupt:
+        pass
+    except (AMQPError, OSError, RuntimeError, ValueError) as why:
+        where = AMQP_URL.rpartition("@")[2]  # without the password
+        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
