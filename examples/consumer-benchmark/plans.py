@@ -220,11 +220,11 @@ def peers(rounds: int, count: int, tasks: int) -> dict[str, Table]:
 
 PLANS: dict[str, dict[str, Table]] = {
     "full": {
-        "prefetch": prefetch(2_000, 5, *PREFETCHES),
+        "prefetch": prefetch(2_000, 3, *PREFETCHES),
         "length": length(3, 2_000, 8_000, 80_000),
-        "pool: waiting": pool(1, 2_000, 1, 2, 3),
+        "pool: waiting": pool(1, 300, 1, 2, 3),
         "pool": pool(3, 2_000, 8, 16, 32),
-        **levers(3, 20_000),
+        **levers(3, 10_000),
         "growth": growth(1, 2_000, 8_000, 80_000, 800_000),
     },
     "quick": {
@@ -235,6 +235,6 @@ PLANS: dict[str, dict[str, Table]] = {
         **levers(1, 2_000),
         "growth": growth(1, 2_000, 8_000),
     },
-    "peers": peers(5, 20_000, 5_000),
+    "peers": peers(3, 20_000, 5_000),
     "peers-quick": peers(1, 3_000, 500),
 }
