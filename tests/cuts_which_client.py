@@ -40,12 +40,12 @@ CUTS = [
         ("    try:\n        await work", "    await message.ack()\n    try:\n        await work"),
     ),
     sabotage(
-        "failure unseen", f"pika/{SCRIPT}", "task_that_fails", (r" *job\.result\(\).*\n", "")
+        "failure unseen", f"pika/{SCRIPT}", "work_that_raises", (r" *job\.result\(\).*\n", "")
     ),
     sabotage(
         "failure unseen",
         f"aio-pika/{SCRIPT}",
-        "task_that_fails",
+        "work_that_raises",
         (r"trouble\.put_nowait\(error\)", "pass"),
     ),
     sabotage(

@@ -136,7 +136,7 @@ def test_a_full_queue_loses_nothing(run: Run, channel: BlockingChannel) -> None:
 def test_the_pauses_grow(run: Run, channel: BlockingChannel) -> None:
     """At the shortest pause there would be 20 refusals a second or more."""
     producer = run("store_or_wait.py", "20").wait_for("The queue is full")
-    time.sleep(3)  # long enough for the pauses to grow
+    time.sleep(5)  # long enough for the pauses to grow
     bodies(channel, "limited_tasks", 20)
     assert producer.wait() == 0
     (refused,) = re.findall(r"refused (\d+) times", producer.stdout[-1])

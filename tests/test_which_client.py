@@ -7,8 +7,10 @@ import json
 import logging
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from importlib.metadata import distribution
+from pathlib import Path
 
 import aio_pika
 import figures_which_client as figures
@@ -17,7 +19,7 @@ import pytest
 from aio_pika.abc import AbstractIncomingMessage
 from aiormq.abc import DeliveredMessage
 from chapters import CLIENTS, page
-from conftest import Starter, assert_one_line, connected, poll, ready
+from conftest import Starter, altered, assert_one_line, connected, poll, ready
 from pamqp.commands import Basic
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import NackError, UnroutableError
@@ -45,8 +47,10 @@ def publish(channel: BlockingChannel, *tasks: str | bytes) -> None:
 
 
 def test_ten_at_a_time_and_no_more(worker: Start, client: str, channel: BlockingChannel) -> None:
-    publish(channel, *(f"{number}.." for number in range(12)))
-    busy = worker(client).wait_for("Done", count=12)
+    publish(channel, *(f"{number}..." for number in range(12)))
+    busy = worker(client).wait_for("Received", count=10)
+    poll(lambda: ready(channel, "task_queue"), 2)  # with the broker, not here
+    busy.wait_for("Done", count=12)
     in_hand = most = 0
     for line in busy.stdout:
         in_hand += ("Received" in line) - ("Done" in line)
@@ -82,6 +86,20 @@ def test_a_task_that_fails_ends_the_worker_and_is_not_lost(
     busy = worker(client)
     publish(channel, b"\xff")
     assert_one_line(busy, "UnicodeDecodeError")
+    poll(lambda: ready(channel, "task_queue"), 1)
+
+
+def test_work_that_raises_ends_the_worker_and_is_not_lost(
+    url: str, client: str, channel: BlockingChannel, tmp_path: Path
+) -> None:
+    """And not only a message that cannot be read."""
+    channel.queue_declare("task_queue", durable=True, arguments=QUORUM)
+    done = '    print(f" [x] Done'
+    failing = f'    raise ValueError("the work fails")\n{done}'
+    copy = altered(CHAPTER, client, "ten_at_a_time.py", done, failing, tmp_path)
+    with closing(Script(copy, url=url)) as busy:
+        publish(channel, "a")
+        assert_one_line(busy, "the work fails")
     poll(lambda: ready(channel, "task_queue"), 1)
 
 
