@@ -8,6 +8,8 @@ extensions = ["sphinx_copybutton", "sphinx_design"]
 exclude_patterns = ["_build"]
 nitpicky = True
 highlight_language = "python"
+# An excerpt may end in blank lines, before the name that ends it.
+highlight_options = {"python": {"stripnl": True}}
 
 html_theme = "furo"
 html_title = project
