@@ -638,13 +638,17 @@ def holder(port: int) -> str:
 
 
 def keep(port: int, out: TextIO) -> None:
-    """Keep a broker in the foreground until Ctrl-C, SIGTERM or our parent's end."""
+    """Keep a broker in the foreground until Ctrl-C, SIGTERM or our parent's end.
+
+    Or until the terminal is closed. Where `make` is the first program in it, only
+    `make` gets the SIGHUP, and waits for us.
+    """
     if not port_is_free(port):
         raise BrokerError(
             f"Port {port} is held by {holder(port)}. If that is a broker you want to use, "
             f"the scripts reach it as it is; else choose another port: make broker PORT={port + 1}"
         )
-    parent = os.getppid()
+    parent, on_terminal = os.getppid(), os.isatty(0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
     with start(port) as broker:
@@ -659,13 +663,14 @@ def keep(port: int, out: TextIO) -> None:
         lines += ["Ctrl-C here ends it, and nothing of it is kept."]
         print("\n".join(lines), file=out, flush=True)
         try:
-            while os.getppid() == parent:
+            while os.getppid() == parent and os.isatty(0) == on_terminal:
                 time.sleep(0.5)
                 assert isinstance(broker, OwnedBroker)
                 broker.check_alive()
         except KeyboardInterrupt:
             pass
-    print("The broker is gone.", file=out, flush=True)
+    with suppress(OSError):  # the terminal may be gone, too
+        print("The broker is gone.", file=out, flush=True)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -21,11 +22,16 @@ from conftest import poll
 PROGRAM = [sys.executable, brokers.__file__]
 
 
-def keep_broker(port: int, **more: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PORT": str(port), **more}
+def keep_broker(port: int, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PORT": str(port)}
     environment.pop("AMQP_URL", None)
     return subprocess.Popen(
-        PROGRAM, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        PROGRAM,
+        env=environment,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -122,6 +128,19 @@ def test_it_ends_when_its_parent_is_killed(broker: Broker) -> None:
     assert remains(tag)
     parent.kill()
     parent.communicate()
+    poll(lambda: remains(tag), [])
+
+
+def test_it_ends_when_its_terminal_is_closed() -> None:
+    """Without a signal: where `make` is the terminal's first program, it keeps that."""
+    (port,) = brokers.free_ports(1)
+    ours, theirs = pty.openpty()
+    with keep_broker(port, stdin=theirs) as process:
+        os.close(theirs)
+        _, tag = banner(process)
+        assert remains(tag)
+        os.close(ours)
+        assert process.wait(30) == 0
     poll(lambda: remains(tag), [])
 
 
