@@ -40,28 +40,28 @@ MODELS = (
     "asyncio_to_thread",
     "asyncio_with_pika",
 )
-ROUNDS = 3
+MODEL_ROUNDS, POOL_ROUNDS = 3, 5
 # What is measured: the job, how many workers, how many jobs.
 IO, CPU = "sleep 0.1", "count 1000000"
 KINDS = {IO: (10, 300), CPU: (2, 100)}
-POOLS = ("thread_pool", "asyncio_tasks")
+POOLS = ("thread_pool", "asyncio_with_pika", "asyncio_tasks")
 SIZES, TASKS, EACH = (32, 128, 256), 2_000, 0.1
-# Notes in the script's own process when it prints what: a reader of its output
-# would compete with it for the cores, and see things late.
+# Notes in the script's own process when it prints what, instead of printing it: a
+# reader of its output would compete with it for the cores, and see things late.
 NOTE_TIMES = """
-import atexit, builtins, json, os, time
+import builtins, json, os, time
 noted, real = {"Received": [], "Done": []}, print
+count = int(os.environ["COUNT"])
 def note(text, **more):
-    for word in noted:
-        if word in text:
-            noted[word].append(time.monotonic())
-    real(text, **more)
-def write():
-    if noted["Done"]:  # not in the processes of a pool
-        with open(os.environ["NOTED"], "w") as file:
+    found = noted.get(text[5:].split(" ", 1)[0])
+    if found is None:
+        return real(text, **more)
+    found.append(time.monotonic())
+    if found is noted["Done"] and len(found) == count:
+        with open(os.environ["NOTED"] + ".new", "w") as file:
             json.dump(noted, file)
+        os.rename(file.name, os.environ["NOTED"])
 builtins.print = note
-atexit.register(write)
 """
 
 
@@ -107,7 +107,8 @@ def run(broker: Broker, model: str, workers: int, job: str, count: int) -> dict[
     with broker.vhost() as url, tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "sitecustomize.py").write_text(NOTE_TIMES)
-        more = {"PYTHONPATH": name, "NOTED": str(folder / "noted.json")}
+        noted = folder / "noted.json"
+        more = {"PYTHONPATH": name, "NOTED": str(noted), "COUNT": str(count)}
         publish(url, *(f"{job} #{number}" for number in range(count)))
         with (folder / "output").open("wb") as output:
             process = subprocess.Popen(
@@ -115,12 +116,12 @@ def run(broker: Broker, model: str, workers: int, job: str, count: int) -> dict[
                 env=reader_environment(url) | more,
                 stdout=output,
             )
-        poll(lambda: (folder / "output").read_bytes().count(b" Done '"), count, 120)
+        poll(noted.exists, True, 120)
         peak = peak_mib(process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 0
-        noted = json.loads((folder / "noted.json").read_text())
-    first, done = noted["Received"][0], noted["Done"]
+        times = json.loads(noted.read_text())
+    first, done = times["Received"][0], times["Done"]
     return {
         "seconds": round(done[-1] - first, 4),
         # Without the start, in which a pool brings its processes up.
@@ -132,16 +133,18 @@ def run(broker: Broker, model: str, workers: int, job: str, count: int) -> dict[
 def record(broker: Broker) -> None:
     models: dict[str, Any] = {each: {kind: [] for kind in KINDS} for each in MODELS}
     pools: dict[str, Any] = {each: {str(size): [] for size in SIZES} for each in POOLS}
-    for number in range(1, ROUNDS + 1):
+    for number in range(1, MODEL_ROUNDS + 1):
         for kind, (workers, count) in KINDS.items():
             for model in MODELS:
                 jobs = 50 if (model, kind) == ("one_at_a_time", IO) else count
                 models[model][kind].append(run(broker, model, workers, kind, jobs))
+        say(f"  models: round {number} of {MODEL_ROUNDS}")
+    for number in range(1, POOL_ROUNDS + 1):
         for size in SIZES:
             for pool in POOLS:
                 took = run(broker, pool, size, f"sleep {EACH}", TASKS)["seconds"]
                 pools[pool][str(size)].append(round(TASKS * EACH / size / took, 3))
-        say(f"  round {number} of {ROUNDS}")
+        say(f"  pools: round {number} of {POOL_ROUNDS}")
     data = {
         "about": about(broker),
         "workers": {kind: workers for kind, (workers, _) in KINDS.items()},

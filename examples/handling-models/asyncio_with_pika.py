@@ -30,9 +30,12 @@ async def work(job: str) -> None:
         await asyncio.sleep(float(number))
 
 
-async def do(channel: Channel, tag: int, job: str) -> None:
+async def do(
+    slots: asyncio.Semaphore, channel: Channel, tag: int, job: str
+) -> None:
     try:
-        await work(job)
+        async with slots:
+            await work(job)
     except Exception as error:
         print(f" [!] Failed {job!r}: {error}")
         channel.basic_reject(tag, requeue=False)
@@ -44,6 +47,7 @@ async def do(channel: Channel, tag: int, job: str) -> None:
 async def main(workers: int) -> None:
     news: asyncio.Queue[Any] = asyncio.Queue()
     in_hand: set[asyncio.Task[None]] = set()
+    slots = asyncio.Semaphore(workers)
 
     async def what_happens() -> Any:
         if isinstance(found := await news.get(), BaseException):
@@ -58,7 +62,8 @@ async def main(workers: int) -> None:
     ) -> None:
         job = os.fsdecode(body)
         print(f" [x] Received {job!r}")
-        task = asyncio.create_task(do(channel, method.delivery_tag, job))
+        tag = method.delivery_tag
+        task = asyncio.create_task(do(slots, channel, tag, job))
         in_hand.add(task)  # asyncio's own reference is weak
         task.add_done_callback(in_hand.discard)
 
@@ -85,7 +90,7 @@ async def main(workers: int) -> None:
     ended = ConnectionError("the broker ended the consumer")
     channel.add_on_cancel_callback(lambda _: news.put_nowait(ended))
     # In this order: the channel sends each when the last one is answered.
-    channel.basic_qos(prefetch_count=workers)
+    channel.basic_qos(prefetch_count=2 * workers)
     channel.queue_declare(
         "failed_jobs", durable=True, arguments={"x-queue-type": "quorum"}
     )
