@@ -15,6 +15,7 @@ DOCS = ROOT / "docs"
 CLIENTS = ("pika", "aio-pika")
 # Apps rather than scripts; what they declare depends on how they are run.
 APPS = ("http-queue",)
+BENCHMARK = "consumer-benchmark"
 
 
 def chapters() -> list[str]:
@@ -87,9 +88,11 @@ def declarations() -> list[Declaration]:
     """All that the example scripts declare by name, read from their source.
 
     Raises ValueError for a declaration that cannot be read so: the name and
-    every argument are literals, or constants of the module.
+    every argument are literals, or constants of the module. Without the apps and
+    the benchmark, whose queues are made for one run and have names of their own.
     """
-    read = (script for script in scripts() if script.parent.name not in APPS)
+    without = (*APPS, BENCHMARK)
+    read = (script for script in scripts() if script.parent.name not in without)
     return [found for script in read for found in declared_in(script)]
 
 
