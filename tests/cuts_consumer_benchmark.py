@@ -18,6 +18,10 @@ CUTS = [
          "upto = max(ended)"),
         (r"        first = first or", "        ended.add((message.delivery_tag or 0) + 40)\n"
          "        first = first or")),
+    act("acks what is not done", "pika_fastest.py", "a_kill and pika_fastest",
+        (r"upto = method.delivery_tag", "upto = 0  # all there are")),
+    act("waits until it has many", "pika_fastest.py", "company", (r"= 0.01", "= 1000")),
+    act("waits until it has many", "aio_pika_fastest.py", "company", (r"= 0.01", "= 1000")),
     act("acks before the work", "pika_threads.py", "killed_pool and pika_threads",
         (r"            job = pool.submit", "            channel.basic_ack(method.delivery_tag)\n"
          "            job = pool.submit"),

@@ -114,8 +114,8 @@ def distinct(runs: list[dict[str, Any]], name: str) -> list[Any]:
 
 
 CONSUMERS = (
-    "peer_librabbitmq", "pika_select", "pika_asyncio", "pika_callback", "pika_generator",
-    "aio_pika_fastest", "aio_pika_callback", "aio_pika_iterator", "pika_threads",
+    "peer_librabbitmq", "pika_fastest", "pika_select", "pika_asyncio", "pika_callback",
+    "pika_generator", "aio_pika_fastest", "aio_pika_callback", "aio_pika_iterator", "pika_threads",
     "aio_pika_tasks", "peer_amqpstorm", "peer_kombu", "peer_faststream", "peer_dramatiq",
     "peer_taskiq", "peer_celery", "produce",
 )  # fmt: skip
@@ -176,7 +176,7 @@ def growth_rows(data: dict[str, Any]) -> list[list[str]]:
     rows = []
     for count in distinct(of(data, "growth"), "messages"):
         row = [f"{count:,}"]
-        for consumer in ("pika_select", "aio_pika_fastest"):
+        for consumer in ("pika_fastest", "aio_pika_fastest"):
             found = of(data, "growth", messages=count, consumer=consumer)
             each = median(run["seconds"] / count for run in found) * 1e6
             row += [f"{each:.0f}", f"{median(run['peak MiB'] for run in found):.0f}"]
@@ -226,12 +226,12 @@ def bars(data: dict[str, Any], peers: dict[str, Any] | None) -> dict[str, tuple[
             efficiency(of(data, "pool", consumer="aio_pika_tasks", workers=32)), 0.95),
     }  # fmt: skip
     if peers:
-        for name, table in (
-            ("each", "clients, each acked"),
-            ("100 at once", "clients, 100 acked at once"),
+        for name, table, fastest in (
+            ("each", "clients, each acked", "pika_select"),
+            ("100 at once", "clients, 100 acked at once", "pika_fastest"),
         ):
             limit = rate(peers, table, consumer="peer_librabbitmq")
-            pika = rate(peers, table, consumer="pika_select")
+            pika = rate(peers, table, consumer=fastest)
             aio = max(
                 rate(peers, table, consumer="aio_pika_fastest", uvloop=loop)
                 for loop in (None, True)
@@ -262,7 +262,7 @@ def tables(data: dict[str, Any], peers: dict[str, Any] | None) -> dict[str, list
             *pool_rows(data),
         ],
         "growth": [
-            ["Messages", "pika_select.py: µs each", "MiB", "aio_pika_fastest.py: µs each", "MiB"],
+            ["Messages", "pika_fastest.py: µs each", "MiB", "aio_pika_fastest.py: µs each", "MiB"],
             *growth_rows(data),
         ],
     }
@@ -278,7 +278,7 @@ def tables(data: dict[str, Any], peers: dict[str, Any] | None) -> dict[str, list
 
 
 def queue_rows(data: dict[str, Any]) -> list[list[str]]:
-    rows = [["pika_select.py", "each acked", "100 at once"]]
+    rows = [["pika_fastest.py", "each acked", "100 at once"]]
     for kind, name in (("classic", "classic queue"), ("quorum", "quorum queue")):
         cells = [
             thousands(rates(of(data, "lever: queue type", queue=kind, ack_every=every)))
@@ -331,7 +331,8 @@ def draw_record(data: dict[str, Any]) -> None:
     (top, right), (left, bottom) = figure.subplots(2, 2)
     styles = {
         "pika_callback": (BLUE, "o-"), "pika_asyncio": (BLUE, "^--"),
-        "pika_select": (BLUE, "s:"), "aio_pika_callback": (RED, "o-"),
+        "pika_select": (BLUE, "s:"), "pika_fastest": (BLUE, "s:"),
+        "aio_pika_callback": (RED, "o-"),
         "aio_pika_iterator": (RED, "^--"), "aio_pika_fastest": (RED, "s:"),
         "pika_threads": (BLUE, "o-"), "aio_pika_tasks": (RED, "^--"),
     }  # fmt: skip

@@ -22,32 +22,42 @@ from aio_pika.exceptions import AMQPError
 from aiormq.abc import DeliveredMessage
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+PATIENCE = 0.01  # seconds that an ack waits for others
 
 
 async def main(given: argparse.Namespace) -> None:
-    done = upto = acked = 0
+    done = unacked = upto = 0
     first = 0.0
     ended: set[int] = set()
     end = asyncio.Event()
     write = Path(given.seen).open("wb", buffering=0).write  # noqa: SIM115
 
     async def on_message(message: DeliveredMessage) -> None:
-        nonlocal done, upto, acked, first
+        nonlocal done, unacked, upto, first
         first = first or time.monotonic()
         if given.work:
             await asyncio.sleep(given.work)
         write(message.body[:8])
         done += 1
-        if given.ack_every:
-            ended.add(message.delivery_tag or 0)
-            while upto + 1 in ended:
-                ended.remove(upto := upto + 1)
-            if upto - acked >= given.ack_every or upto == given.count:
-                acked = upto
-                # Without waiting: what follows on the channel comes after it.
-                await channel.basic_ack(upto, multiple=True, wait=False)
+        ended.add(message.delivery_tag or 0)
+        waiting = unacked > 0
+        while upto + 1 in ended:
+            ended.remove(upto := upto + 1)
+            unacked += 1
+        if unacked >= given.ack_every or done == given.count:
+            await ack()
+        elif unacked and not waiting:
+            await asyncio.sleep(PATIENCE)
+            await ack()
         if done == given.count:
             end.set()
+
+    async def ack() -> None:
+        nonlocal unacked
+        if unacked and given.ack_every:
+            unacked = 0
+            # Without waiting: what follows on the channel comes after it.
+            await channel.basic_ack(upto, multiple=True, wait=False)
 
     async with await aio_pika.connect(AMQP_URL) as connection:
         own = await connection.channel()

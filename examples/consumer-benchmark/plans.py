@@ -74,7 +74,7 @@ def levers(rounds: int, count: int) -> dict[str, Table]:
             "prefetch": 500,
         } | more
 
-    three = ("pika_callback", "pika_select", "aio_pika_fastest")
+    three = ("pika_callback", "pika_fastest", "aio_pika_fastest")
     return {
         "lever: prefetch": table(
             rounds,
@@ -103,7 +103,7 @@ def levers(rounds: int, count: int) -> dict[str, Table]:
         "lever: queue type": table(
             rounds,
             *(
-                of("pika_select", ack_every=every, queue=kind)
+                of("pika_fastest", ack_every=every, queue=kind)
                 for kind in ("classic", "quorum")
                 for every in (1, 100)
             ),
@@ -112,7 +112,7 @@ def levers(rounds: int, count: int) -> dict[str, Table]:
             rounds,
             *(
                 of(
-                    "pika_select",
+                    "pika_fastest",
                     ack_every=100,
                     size=size,
                     messages=count // 4,
@@ -148,7 +148,7 @@ def growth(rounds: int, *counts: int) -> Table:
                 "prefetch": 500,
                 "ack_every": 100,
             }
-            for each in ("pika_select", "aio_pika_fastest")
+            for each in ("pika_fastest", "aio_pika_fastest")
             for count in counts
         ),
     )
@@ -183,7 +183,7 @@ def peers(rounds: int, count: int, tasks: int) -> dict[str, Table]:
                 of(each, ack_every=100)
                 for each in (
                     "peer_librabbitmq.bin",
-                    "pika_select",
+                    "pika_fastest",
                     "pika_callback",
                 )
             ),
@@ -202,11 +202,12 @@ def peers(rounds: int, count: int, tasks: int) -> dict[str, Table]:
                 )
             ),
             *(of(each, tasks, ack_every=1) for each in ours),
+            *(of(f"{each}_fastest", tasks) for each in ("pika", "aio_pika")),
         ),
         "lever: uvloop": table(
             rounds,
             *(
-                of(each, uvloop=value)
+                of(each, count // 2, uvloop=value)
                 for each in (
                     "pika_asyncio",
                     "aio_pika_callback",
@@ -235,6 +236,6 @@ PLANS: dict[str, dict[str, Table]] = {
         **levers(1, 2_000),
         "growth": growth(1, 2_000, 8_000),
     },
-    "peers": peers(3, 20_000, 5_000),
+    "peers": peers(3, 40_000, 5_000),
     "peers-quick": peers(1, 3_000, 500),
 }
