@@ -18,8 +18,9 @@ CUTS = [
          "upto = max(ended)"),
         (r"        first = first or", "        ended.add((message.delivery_tag or 0) + 40)\n"
          "        first = first or")),
-    act("acks what is not done", "pika_fastest.py", "a_kill and pika_fastest",
-        (r"upto = method.delivery_tag", "upto = 0  # all there are")),
+    act("no acks", "pika_fastest.py", "a_kill and pika_fastest",
+        (r"auto_ack=not ack_every", "auto_ack=True"),
+        (r"if unacked and ack_every and", "if False and")),
     act("waits until it has many", "pika_fastest.py", "company", (r"= 0.01", "= 1000")),
     act("waits until it has many", "aio_pika_fastest.py", "company", (r"= 0.01", "= 1000")),
     act("acks before the work", "pika_threads.py", "killed_pool and pika_threads",
@@ -58,5 +59,5 @@ CUTS = [
          "        record.save")),
     act("begins again", TOOL, "ctrl_c", (r"record.resume\(\)", "pass")),
     act("leaves its queue", TOOL, "leaves_no_queue", (r"opened.queue_delete\(name\)", "pass")),
-    act("leaves its processes", TOOL, "leaves_no_queue", (r"os.killpg\(.*?\)", "pass")),
+    act("leaves its processes", TOOL, "is_stuck", (r"os.killpg\(.*?\)", "pass")),
 ]  # fmt: skip

@@ -190,10 +190,14 @@ class Processes:
     def __enter__(self) -> "Processes":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def kill(self) -> None:
         for process in self.running:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        for process in self.running:
             process.communicate()
 
 
@@ -270,9 +274,7 @@ class Bench:
                     )
                 return self.consume(processes, name, variant, Path(folder))
             finally:
-                for process in processes.running:  # they hold messages
-                    with suppress(ProcessLookupError):
-                        os.killpg(process.pid, signal.SIGKILL)
+                processes.kill()  # they hold messages
                 with suppress(AMQPError), channel() as opened:
                     opened.queue_delete(name)
 
