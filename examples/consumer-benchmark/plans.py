@@ -236,6 +236,6 @@ PLANS: dict[str, dict[str, Table]] = {
         **levers(1, 2_000),
         "growth": growth(1, 2_000, 8_000),
     },
-    "peers": peers(3, 40_000, 5_000),
+    "peers": peers(3, 40_000, 10_000),
     "peers-quick": peers(1, 3_000, 500),
 }
