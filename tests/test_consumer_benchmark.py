@@ -562,9 +562,7 @@ def test_what_the_page_says_of_the_levers() -> None:
             for kind in ("classic", "quorum")
         )
         assert 0.75 < classic / quorum < 1.35
-    small, kilobyte, ten = (
-        rate(data, "lever: body", size=size) for size in (10, 1_000, 10_000)
-    )
+    small, kilobyte, ten = (rate(data, "lever: body", size=size) for size in (10, 1_000, 10_000))
     assert small < 1.35 * kilobyte
     assert kilobyte > 1.4 * ten
     peers = full(PEERS_RECORD)
@@ -574,8 +572,7 @@ def test_what_the_page_says_of_the_levers() -> None:
         ("pika_asyncio", 0.7, 1.1),
     ):
         plain, fast = (
-            rate(peers, "lever: uvloop", consumer=consumer, uvloop=value)
-            for value in (None, True)
+            rate(peers, "lever: uvloop", consumer=consumer, uvloop=value) for value in (None, True)
         )
         assert least < fast / plain < most, consumer
     slow, fast = (rate(data, "lever: window", window=value) for value in (1, 100))
