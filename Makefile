@@ -45,7 +45,7 @@ test-apps: JOBS = 4
 test-apps: $(APPS_READY) ## the same for the companion app http-queue (PostgreSQL, Chromium)
 	@$(PYTEST) --apps $(ARGS)
 
-sabotage: $(APPS_READY) ## break the scripts and see the tests fail (WHAT="no confirms"; all: an hour)
+sabotage: $(APPS_READY) ## break the scripts and see the tests fail (WHAT="no confirms", or a chapter)
 	@$(RUN) tests/sabotage.py $(if $(WHAT),"$(WHAT)")
 
 check: lint types docs test test-apps ## everything a change must pass

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 import broker as brokers
 from broker import Broker, BrokerError
 from chapters import CLIENTS, EXAMPLES, numbered, page, reader_environment
-from player import Player, Scenario, Shell, TranscriptError, final_scenario, write_shim
+from player import Player, Scenario, Shell, TranscriptError, final_scenario, write_rabbitmqctl
 from rich.columns import Columns
 from rich.console import Console
 from rich.live import Live
@@ -79,7 +79,7 @@ def who_did_what(player: Player) -> Table:
 
 def play(scenario: Scenario, broker: Broker, console: Console) -> None:
     with broker.vhost() as url, tempfile.TemporaryDirectory() as folder:
-        write_shim(Path(folder), broker.rabbitmqctl, unquote(url.rpartition("/")[2]))
+        write_rabbitmqctl(Path(folder), broker.rabbitmqctl, unquote(url.rpartition("/")[2]))
         environment = reader_environment(url, Path(folder))
         screen = Screen(console, scenario.shells)
         chapter = scenario.page.stem

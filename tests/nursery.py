@@ -2,67 +2,99 @@
 
 Importing a client takes a script more processor time than all that it does, and
 the tests start scripts by the thousand. A script that comes from here is still a
-process of its own, with its own arguments, environment, output and signals.
-(The transcripts of the pages run in real shells, with `python`.)
+process of its own, with its own arguments, environment, terminal and signals.
 
-    python tests/nursery.py FD
+    python tests/nursery.py LISTENER LIFE
 
-FD is a Unix socket. A request is a JSON object with `path`, `arguments` and
-`environment`, and three file descriptors: stdout, stderr, and a pipe for the
-script's process id and, when it has ended, its status as of os.waitpid().
+LISTENER is the number of a Unix socket that listens; when the pipe LIFE is
+closed, all is over. A request is a connection: four bytes with the size of what
+follows, and with the descriptors of stdin, stdout and stderr; then, as of
+marshal, the script's path, arguments, environment and directory. The answer is
+the script's process id on a line and, when it has ended, its status as of
+os.waitpid(). What comes meanwhile are signals for it, a byte each; at the end of
+the connection it is killed.
 """
 
 from __future__ import annotations
 
 import io
-import json
+import marshal
 import os
 import random
 import runpy
+import select
 import signal
 import socket
 import sys
+import threading
 import time
-from typing import Any
+from contextlib import suppress
+
+Request = tuple[str, tuple[str, ...], dict[str, str], str]
 
 
-def serve(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Fork for every request; return in the new process, with what it has to run."""
+def serve(listener: socket.socket, life: int) -> tuple[socket.socket, list[int]]:
+    """Fork for every request; return in the new process, with what has come."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those below
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    while True:
-        size = int.from_bytes(channel.recv(4, socket.MSG_WAITALL), "big")
-        if not size:
-            os._exit(0)  # the tests are over
-        data, files, _, _ = socket.recv_fds(channel, 1, 3)
-        while len(data) < size:
-            data += channel.recv(size - len(data))
-        if os.fork() == 0:
-            channel.close()
-            return json.loads(data), files
-        for each in files:
-            os.close(each)
+    while life not in select.select([listener, life], [], [])[0]:
+        connection, _ = listener.accept()
+        with connection:
+            if os.fork() == 0:
+                listener.close()
+                return connection.dup(), [life]
+    os._exit(0)
 
 
-def watch(status: int) -> None:
+def take(connection: socket.socket) -> tuple[Request, list[int]]:
+    """A request, and the descriptors that came with it."""
+    head, files, _, _ = socket.recv_fds(connection, 4, 3)
+    size = int.from_bytes(head, "big")
+    data = b""
+    while len(data) < size:
+        if not (more := connection.recv(size - len(data))):
+            os._exit(1)  # they are gone
+        data += more
+    return marshal.loads(data), files
+
+
+def watch(connection: socket.socket, files: list[int]) -> None:
     """Fork once more: return in the script's process, report from this one."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    if pid := os.fork():
-        os.write(status, f"{pid}\n".encode())
-        for file in (0, 1, 2):
-            os.close(file)
-        _, ended = os.waitpid(pid, 0)
-        os.write(status, f"{ended}\n".encode())
-        os._exit(0)
-    os.close(status)
+    if (pid := os.fork()) == 0:
+        connection.close()
+        return
+    for each in (0, 1, 2, *files):
+        os.close(each)
+
+    ended = False
+
+    def obey() -> None:
+        with suppress(ConnectionResetError):  # they are gone, and have not read all
+            while wanted := connection.recv(1):
+                tell(wanted[0])
+        tell(signal.SIGKILL)
+
+    def tell(number: int) -> None:
+        if not ended:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    threading.Thread(target=obey, daemon=True).start()
+    with suppress(OSError):  # nobody listens any more
+        connection.sendall(b"%d\n" % pid)
+    _, status = os.waitpid(pid, 0)
+    ended = True
+    with suppress(OSError):
+        connection.sendall(b"%d\n" % status)
+    os._exit(0)
 
 
-def become(request: dict[str, Any], stdout: int, stderr: int) -> None:
+def become(request: Request, files: list[int]) -> None:
     """Make this process what `python -u PATH ARGUMENTS` would be."""
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
-    for each in (stdout, stderr):
+    path, arguments, environment, directory = request
+    for number, each in enumerate(files):
+        os.dup2(each, number)
         os.close(each)
 
     def text(file: int, errors: str) -> io.TextIOWrapper:
@@ -73,18 +105,22 @@ def become(request: dict[str, Any], stdout: int, stderr: int) -> None:
     sys.stderr = text(2, "backslashreplace")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed()
+    os.chdir(directory)
     os.environ.clear()
-    os.environ.update(request["environment"])
+    os.environ.update(environment)
     time.tzset()
-    sys.argv = [request["path"], *request["arguments"]]
-    sys.path[0] = os.path.dirname(request["path"])  # noqa: PTH120
+    sys.argv = [path, *arguments]
+    sys.path[0] = os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120
 
 
 if __name__ == "__main__":
     import aio_pika  # noqa: F401  # pyright: ignore[reportUnusedImport]
     import pika.adapters.select_connection  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
-    script, descriptors = serve(socket.socket(fileno=int(sys.argv[1])))
-    watch(descriptors.pop())
-    become(script, *descriptors)
-    runpy.run_path(script["path"], run_name="__main__")
+    caller, inherited = serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+    script, streams = take(caller)
+    for descriptor in inherited:
+        os.close(descriptor)
+    watch(caller, streams)
+    become(script, streams)
+    runpy.run_path(os.path.abspath(script[0]), run_name="__main__")  # noqa: PTH100

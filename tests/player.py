@@ -10,6 +10,7 @@ happens in:
 
 - Every shell is a bash of its own on a terminal of its own. What follows a
   prompt, up to the next prompt, is everything that the command prints.
+- `python` may be one that has imported the clients already (stand_in.py).
 - The blocks of one section of the page are one scenario: they are played from
   top to bottom in the same shells.
 - A command shown again on a shell where it still runs is the transcript so
@@ -30,6 +31,7 @@ from __future__ import annotations
 import re
 import selectors
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -37,7 +39,9 @@ from pathlib import Path
 from types import TracebackType
 
 import pexpect
+import stand_in
 import sybil
+from running import NURSERY
 from sybil.parsers.rest.lexers import DirectiveLexer
 
 PROMPT = re.compile(r"(?P<shell>shell\d)\$ (?P<command>.+)")
@@ -482,16 +486,25 @@ def difference(expected: list[str], actual: list[str]) -> str:
     return "\n".join(rows)
 
 
-def write_shim(folder: Path, rabbitmqctl: tuple[str, ...], vhost: str) -> None:
+def write_program(file: Path, text: str) -> None:
+    file.write_text(f"#!/bin/sh\n{text}")
+    file.chmod(0o755)
+
+
+def write_python(folder: Path) -> None:
+    """Put a `python` into a folder that starts faster: nursery.py has imported the clients."""
+    command = (sys.executable, "-IS", stand_in.__file__, NURSERY.address)
+    write_program(folder / "python", f'exec {shlex.join(command)} "$@"\n')
+
+
+def write_rabbitmqctl(folder: Path, rabbitmqctl: tuple[str, ...], vhost: str) -> None:
     """Put a `rabbitmqctl` into a folder that reaches our broker and vhost."""
-    program = folder / "rabbitmqctl"
-    program.write_text(
-        "#!/bin/sh\n"
+    write_program(
+        folder / "rabbitmqctl",
         "# The reader's rabbitmqctl, for this broker and virtual host.\n"
         "command=$1\nshift\n"
         "case $command in list_*|set_*|clear_*|delete_*|purge_*)\n"
         f'  set -- -p {shlex.quote(vhost)} "$@";;\n'
         "esac\n"
-        f'exec {shlex.join(rabbitmqctl)} "$command" "$@"\n'
+        f'exec {shlex.join(rabbitmqctl)} "$command" "$@"\n',
     )
-    program.chmod(0o755)

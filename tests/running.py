@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import atexit
+import marshal
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable
@@ -27,23 +30,41 @@ class Nursery:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._channel: socket.socket | None = None
+        self._address = ""
 
-    def send(self, request: dict[str, object], files: list[int]) -> None:
-        data = json.dumps(request).encode()
+    @property
+    def address(self) -> str:
+        """The Unix socket where it takes requests; the first to ask starts it."""
         with self._lock:
-            if not self._channel:
-                self._channel, theirs = socket.socketpair()
-                with theirs:
-                    # Ends by itself, when this process and so our end is gone.
-                    subprocess.Popen(
-                        [sys.executable, nursery.__file__, str(theirs.fileno())],
-                        pass_fds=[theirs.fileno()],
-                        start_new_session=True,
-                    ).returncode = 0  # nobody will wait for it
-            self._channel.sendall(len(data).to_bytes(4, "big"))
-            socket.send_fds(self._channel, [data[:1]], files)
-            self._channel.sendall(data[1:])
+            if not self._address:
+                folder = tempfile.mkdtemp(prefix="rabbitmq-by-example-nursery-")
+                atexit.register(shutil.rmtree, folder, ignore_errors=True)
+                self._start(f"{folder}/socket")
+            return self._address
+
+    def _start(self, address: str) -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        life, self._life = os.pipe()
+        with listener:
+            listener.bind(address)
+            listener.listen(100)
+            # Ends by itself, when this process and so our end of `life` is gone.
+            subprocess.Popen(
+                [sys.executable, nursery.__file__, str(listener.fileno()), str(life)],
+                pass_fds=[listener.fileno(), life],
+                start_new_session=True,
+            ).returncode = 0  # nobody will wait for it
+        os.close(life)
+        self._address = address
+
+    def request(self, request: nursery.Request, files: list[int]) -> socket.socket:
+        """Have a script forked; return the connection that says how it is."""
+        data = marshal.dumps(request)
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(self.address)
+        socket.send_fds(connection, [len(data).to_bytes(4, "big")], files)
+        connection.sendall(data)
+        return connection
 
 
 NURSERY = Nursery()
@@ -55,15 +76,10 @@ class Forked:
     def __init__(self, path: Path, arguments: Iterable[str | bytes], environment: dict[str, str]):
         out, their_out = os.pipe()
         err, their_err = os.pipe()
-        self._status, their_status = os.pipe()
-        request: dict[str, object] = {
-            "path": str(path),
-            "arguments": [os.fsdecode(each) for each in arguments],
-            "environment": environment,
-        }
-        files = [their_out, their_err, their_status]
+        files = [os.open(os.devnull, os.O_RDONLY), their_out, their_err]
+        given = tuple(os.fsdecode(each) for each in arguments)
         try:
-            NURSERY.send(request, files)
+            self._status = NURSERY.request((str(path), given, environment, str(Path.cwd())), files)
         finally:
             for each in files:
                 os.close(each)
@@ -81,7 +97,7 @@ class Forked:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([self._status], [], [], left)[0]:
                 return False
-            if not (data := os.read(self._status, 100)):
+            if not (data := self._status.recv(100)):
                 raise RuntimeError("nursery.py is gone")
             self._told += data
         return True
@@ -89,7 +105,7 @@ class Forked:
     def poll(self) -> int | None:
         if self.returncode is None and self._tell(0, lines=2):
             self.returncode = os.waitstatus_to_exitcode(int(self._told.split()[1]))
-            os.close(self._status)
+            self._status.close()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:

@@ -1,0 +1,86 @@
+"""What `python` is in a transcript's shells behaves like Python."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from player import write_python
+
+SCRIPT = """
+import os, signal, sys, time
+print(sys.argv[1:], os.getcwd(), sys.path[0], os.environ["MARK"], sys.stdout.isatty())
+print(sys.stdin.readline(), end="")
+print("on stderr", file=sys.stderr)
+if len(sys.argv) > 1:
+    sys.exit(int(sys.argv[1]))
+try:
+    while True:
+        print("tick")
+        time.sleep(0.05)
+except KeyboardInterrupt:
+    print("interrupted")
+    sys.exit(7)
+"""
+
+
+@pytest.fixture(params=["python", "stand-in"])
+def python(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    if request.param == "python":
+        return sys.executable
+    write_python(tmp_path)
+    return str(tmp_path / "python")
+
+
+def begin(python: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [python, "script.py", *arguments],
+        cwd=folder,
+        env={**os.environ, "MARK": "ü", "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    )
+
+
+def test_it_passes_on_what_a_script_is_given(python: str, tmp_path: Path) -> None:
+    out, err = begin(python, tmp_path, "3", "two words", "ü").communicate("typed\n", timeout=30)
+    at = tmp_path.resolve()
+    assert out.splitlines() == [f"['3', 'two words', 'ü'] {at} {at} ü False", "typed"]
+    assert err == "on stderr\n"
+
+
+def test_it_ends_as_the_script_has(python: str, tmp_path: Path) -> None:
+    for status in (0, 3):
+        process = begin(python, tmp_path, str(status))
+        process.communicate("\n", timeout=30)
+        assert process.returncode == status
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 7), (signal.SIGTERM, -15), (signal.SIGKILL, -9)]
+)
+def test_a_signal_is_for_the_script(
+    python: str, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    process = begin(python, tmp_path)
+    assert process.stdin
+    assert process.stdout
+    print(file=process.stdin, flush=True)
+    while process.stdout.readline() != "tick\n":
+        pass
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=30)  # the script's end is the pipe's
+    assert out.endswith("interrupted\n") == (number == signal.SIGINT)
+    assert process.returncode == status
+
+
+def test_options_are_for_python_itself(python: str) -> None:
+    done = subprocess.run([python, "-c", "print(6 * 7)"], capture_output=True, timeout=30)
+    assert done.stdout == b"42\n"
