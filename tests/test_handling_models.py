@@ -190,7 +190,7 @@ def test_a_process_of_the_pool_that_dies_loses_nothing(
 def test_as_many_at_a_time_as_it_is_told(run: Run, watch: Watch, url: str, name: str) -> None:
     """They are done in two waves; and never are more delivered than prefetched."""
     workers = 5
-    publish(url, *numbered(workers, "sleep 0.3"))  # until all of a pool are there
+    publish(url, *numbered(workers, "sleep 1"))  # until all of a pool are there
     busy = worker(run, name, workers, url=watch.url).wait_for("Done", count=workers)
     before = len(busy.stdout)
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
