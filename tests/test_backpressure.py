@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -241,7 +242,11 @@ def test_a_memory_alarm(start: Starter, restartable: OwnedBroker) -> None:
             third.confirm_delivery()
             told: list[object] = []
             blocking.add_on_connection_blocked_callback(lambda *frame: told.append(frame))
+            for each in publishers:  # they would be through before a slow rabbitmqctl
+                each.process.send_signal(signal.SIGSTOP)
             restartable.ctl("set_vm_memory_high_watermark", "absolute", "1MB")
+            for each in publishers:
+                each.process.send_signal(signal.SIGCONT)
             try:
                 for each in publishers:
                     each.wait_for(" [!] Blocked by the broker: low on memory")
