@@ -351,9 +351,16 @@ def draw_record(data: dict[str, Any]) -> None:
                 if value != 0
             }  # fmt: skip
             curve(axes, points, *styles[consumer], consumer)
-        axes.set_ylim(bottom=0)
-    right.set_xscale("log")
-    bottom.set_xscale("log")
+        # Room for the legend.
+        axes.set_ylim(0, 1.6 * max(rates(of(data, table))) / 1000)
+    for axes, table, across in (
+        (right, "length", "messages"),
+        (bottom, "lever: acks", "ack_every"),
+    ):
+        values = [value for value in distinct(of(data, table), across) if value]
+        axes.set_xscale("log")
+        axes.set_xticks(values, [f"{value:,}" for value in values])
+        axes.set_xticks([], minor=True)
     for pool in ("pika_threads", "aio_pika_tasks"):
         runs = of(data, "pool: waiting", consumer=pool) + of(data, "pool", consumer=pool)
         points = {
@@ -372,7 +379,7 @@ def draw_record(data: dict[str, Any]) -> None:
         "thousand a second",
     )
     for axes in figure.axes:
-        axes.legend(fontsize=7, labelcolor=GREY, frameon=False)
+        axes.legend(fontsize=7, labelcolor=GREY, frameon=False, loc="upper left")
     about = data["about"]
     machine = f"{about['machine']}, Python {about['python']}{provisional(data)}"
     figure.supxlabel(f"{made_with(about)}\n{machine}", fontsize=8, color=GREY)
