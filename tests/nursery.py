@@ -6,13 +6,13 @@ process of its own, with its own arguments, environment, terminal and signals.
 
     python tests/nursery.py LISTENER LIFE
 
-LISTENER is the number of a Unix socket that listens; when the pipe LIFE is
-closed, all is over. A request is a connection: four bytes with the size of what
-follows, and with the descriptors of stdin, stdout and stderr; then, as of
-marshal, the script's path, arguments, environment and directory. The answer is
-the script's process id on a line and, when it has ended, its status as of
-os.waitpid(). What comes meanwhile are signals for it, a byte each; at the end of
-the connection it is killed.
+LISTENER is the number of a Unix socket that listens, in a folder of its own; when
+the pipe LIFE is closed, all is over and the folder goes. A request is a
+connection: four bytes with the size of what follows, and with the descriptors of
+stdin, stdout and stderr; then, as of marshal, the script's path, arguments,
+environment and directory. The answer is the script's process id on a line and,
+when it has ended, its status as of os.waitpid(). What comes meanwhile are signals
+for it, a byte each; at the end of the connection it is killed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import os
 import random
 import runpy
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -33,16 +34,18 @@ from contextlib import suppress
 Request = tuple[str, tuple[str, ...], dict[str, str], str]
 
 
-def serve(listener: socket.socket, life: int) -> tuple[socket.socket, list[int]]:
-    """Fork for every request; return in the new process, with what has come."""
+def serve(listener: socket.socket, life: int) -> socket.socket:
+    """Fork for every request; return in the new process, with its connection."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those below
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while life not in select.select([listener, life], [], [])[0]:
         connection, _ = listener.accept()
-        with connection:
-            if os.fork() == 0:
-                listener.close()
-                return connection.dup(), [life]
+        if os.fork() == 0:
+            listener.close()
+            os.close(life)
+            return connection
+        connection.close()
+    shutil.rmtree(os.path.dirname(listener.getsockname()))  # noqa: PTH120
     os._exit(0)
 
 
@@ -117,10 +120,8 @@ if __name__ == "__main__":
     import aio_pika  # noqa: F401  # pyright: ignore[reportUnusedImport]
     import pika.adapters.select_connection  # noqa: F401  # pyright: ignore[reportUnusedImport]
 
-    caller, inherited = serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+    caller = serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
     script, streams = take(caller)
-    for descriptor in inherited:
-        os.close(descriptor)
     watch(caller, streams)
     become(script, streams)
     runpy.run_path(os.path.abspath(script[0]), run_name="__main__")  # noqa: PTH100

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import marshal
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -38,7 +36,6 @@ class Nursery:
         with self._lock:
             if not self._address:
                 folder = tempfile.mkdtemp(prefix="rabbitmq-by-example-nursery-")
-                atexit.register(shutil.rmtree, folder, ignore_errors=True)
                 self._start(f"{folder}/socket")
             return self._address
 
@@ -48,7 +45,8 @@ class Nursery:
         with listener:
             listener.bind(address)
             listener.listen(100)
-            # Ends by itself, when this process and so our end of `life` is gone.
+            # Ends by itself, with its folder, when this process and so our end of `life`
+            # is gone.
             subprocess.Popen(
                 [sys.executable, nursery.__file__, str(listener.fileno()), str(life)],
                 pass_fds=[listener.fileno(), life],

@@ -24,10 +24,17 @@ def main(address: str, path: str, *arguments: str) -> int:
     connection.connect(address)
     streams = b"".join(each.to_bytes(4, sys.byteorder) for each in (0, 1, 2))
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)]
-    for number in FORWARDED:
-        signal.signal(number, lambda number, _: connection.send(bytes([number])) and None)
     connection.sendmsg([len(request).to_bytes(4, "big")], rights)
-    connection.send(request)
+    connection.sendall(request)
+
+    def forward(number: int, _: object) -> None:
+        try:  # noqa: SIM105 (contextlib takes time to import)
+            connection.send(bytes([number]))
+        except OSError:
+            pass  # the script has just ended
+
+    for number in FORWARDED:
+        signal.signal(number, forward)
     answer = b""
     while answer.count(b"\n") < 2:
         if not (more := connection.recv(100)):

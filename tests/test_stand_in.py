@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 from player import write_python
+from running import NURSERY
 
 SCRIPT = """
 import os, signal, sys, time
 print(sys.argv[1:], os.getcwd(), sys.path[0], os.environ["MARK"], sys.stdout.isatty())
 print(sys.stdin.readline(), end="")
 print("on stderr", file=sys.stderr)
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
 if len(sys.argv) > 1:
     sys.exit(int(sys.argv[1]))
 try:
@@ -64,7 +66,7 @@ def test_it_ends_as_the_script_has(python: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 7), (signal.SIGTERM, -15), (signal.SIGKILL, -9)]
+    ("number", "status"), [(signal.SIGINT, 7), (signal.SIGTERM, 1), (signal.SIGKILL, -9)]
 )
 def test_a_signal_is_for_the_script(
     python: str, tmp_path: Path, number: signal.Signals, status: int
@@ -76,9 +78,27 @@ def test_a_signal_is_for_the_script(
     while process.stdout.readline() != "tick\n":
         pass
     process.send_signal(number)
-    out, _ = process.communicate(timeout=30)  # the script's end is the pipe's
+    out, err = process.communicate(timeout=30)  # the script's end is the pipe's
     assert out.endswith("interrupted\n") == (number == signal.SIGINT)
+    assert err.endswith("terminated\n") == (number == signal.SIGTERM)
     assert process.returncode == status
+
+
+def test_a_caller_that_goes_takes_the_script_with_it(tmp_path: Path) -> None:
+    """One that has not even read the script's process id."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    out, theirs = os.pipe()
+    stdin, typed = os.pipe()
+    os.write(typed, b"\n")
+    given = ("script.py", (), {**os.environ, "MARK": ""}, str(tmp_path))
+    connection = NURSERY.request(given, [stdin, theirs, theirs])
+    for each in (stdin, typed, theirs):
+        os.close(each)
+    with os.fdopen(out) as printed:
+        while printed.readline() != "tick\n":
+            pass
+        connection.close()
+        assert set(printed) <= {"tick\n"}  # and its end, at the script's
 
 
 def test_options_are_for_python_itself(python: str) -> None:
