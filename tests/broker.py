@@ -49,6 +49,7 @@ DEFAULT_IMAGE = "rabbitmq:4.3-management"
 DEFAULT_URL = "amqp://guest:guest@localhost/"
 LOOPBACK = "127.0.0.1"
 PREFIX = "rabbitmq-by-example"
+ENABLED_PLUGINS = "/etc/rabbitmq/enabled_plugins"  # both in official and Debian's images
 START_SECONDS = 90
 ATTEMPTS = 3
 REMEDIES = """\
@@ -59,6 +60,9 @@ There is no RabbitMQ broker to use here. Any one of these fixes it:
   3. name a running one: export AMQP_URL=amqp://user:password@host/"""
 # Erlang's schedulers spin when idle, which starves two cores of everything else.
 NO_BUSY_WAIT = "+sbwt none +sbwtdcpu none +sbwtdio none"
+
+# One connection to the management API for many calls.
+API = requests.Session()
 
 
 class BrokerError(Exception):
@@ -146,7 +150,7 @@ class Broker:
         parts = urlsplit(self.url)
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         try:
-            answer = requests.request(
+            answer = API.request(
                 method,
                 f"{self.api}/api/{path}",
                 json=body,
@@ -393,7 +397,7 @@ class PrivateNode(OwnedBroker):
 class DockerBroker(OwnedBroker):
     """A container, through testcontainers."""
 
-    def __init__(self, image: str, port: int | None = None) -> None:
+    def __init__(self, image: str, port: int | None = None, in_memory: bool = False) -> None:
         super().__init__(f"{image} in Docker", port, True)
         # Set before the import, which reads them. Loopback, not the bridge's
         # address; our own reaper, not an image that may not be had.
@@ -404,6 +408,9 @@ class DockerBroker(OwnedBroker):
 
         self._container = RabbitMqContainer(image).with_name(self.tag)
         self._container.with_env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", NO_BUSY_WAIT)
+        if in_memory:  # which goes when the container stops
+            self._container.with_tmpfs_mount("/in-memory", "mode=1777")
+            self._container.with_env("RABBITMQ_MNESIA_BASE", "/in-memory")
         # A fixed port is the same after a restart, which a random one is not.
         ports: dict[str, Any] = self._container.ports
         ports.clear()
@@ -434,11 +441,10 @@ class DockerBroker(OwnedBroker):
 
     def wait_for_api(self) -> None:
         container = self._container.get_wrapped_container()
-        try:
-            self.call_api("GET", "overview")
-        except BrokerError:
-            # Both the official and Debian's packages ship the plugin.
-            container.exec_run(["rabbitmq-plugins", "enable", "rabbitmq_management"])
+        # Both the official and Debian's packages ship the plugin. Where it is on, it
+        # may be a moment behind AMQP, and to enable it again is long work.
+        enable = "rabbitmq-plugins enable rabbitmq_management"
+        container.exec_run(["sh", "-c", f"grep -q management {ENABLED_PLUGINS} || {enable}"])
         super().wait_for_api()
 
     def kill(self) -> None:
@@ -517,11 +523,15 @@ def install_from_debian(*packages: str) -> None:
             policy.unlink(missing_ok=True)
 
 
-def start(port: int | None = None, kind: str | None = None) -> OwnedBroker:
+def start(
+    port: int | None = None, kind: str | None = None, in_memory: bool = False
+) -> OwnedBroker:
     """Start a throwaway broker and wait until it answers.
 
     `kind` is "docker", "private", or None for the first that works; it comes
-    from the environment's BROKER when it isn't given. Raises BrokerError.
+    from the environment's BROKER when it isn't given. One that will never be
+    stopped and started again may have its files `in_memory`, where a container
+    can, which spares the disk. Raises BrokerError.
     """
     kind = kind or os.environ.get("BROKER") or None
     if kind not in (None, "docker", "private"):
@@ -543,7 +553,7 @@ def start(port: int | None = None, kind: str | None = None) -> OwnedBroker:
     if reason:
         say(f"Using the installed rabbitmq-server, because {reason}.")
     for attempt in range(ATTEMPTS):
-        broker = DockerBroker(image, port) if in_docker else PrivateNode(port)
+        broker = DockerBroker(image, port, in_memory) if in_docker else PrivateNode(port)
         try:
             broker.start()
             return broker
@@ -608,10 +618,13 @@ def named(url: str) -> Broker:
     return Broker(shown(url), url, handshake(url), os.environ.get("RABBITMQ_API", api))
 
 
-def get() -> Broker:
-    """The broker to use, as the text at the top of this file says."""
+def get(in_memory: bool = False) -> Broker:
+    """The broker to use, as the text at the top of this file says.
+
+    One that is started has its files in memory if `in_memory`: see `start`.
+    """
     url = os.environ.get("AMQP_URL")
-    return named(url) if url else start()
+    return named(url) if url else start(in_memory=in_memory)
 
 
 def holder(port: int) -> str:

@@ -130,7 +130,7 @@ def start_broker() -> None:
     if owned or HANDLE in os.environ:
         return
     try:
-        owned = brokers.get()
+        owned = brokers.get(in_memory=True)
         owned.call_api("GET", "overview")
     except BrokerError as error:
         pytest.exit(str(error), returncode=2)

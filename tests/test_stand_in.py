@@ -14,7 +14,13 @@ from running import NURSERY
 
 SCRIPT = """
 import os, signal, sys, time
+def is_open(file):
+    try:
+        return os.fstat(file)
+    except OSError:
+        return False
 print(sys.argv[1:], os.getcwd(), sys.path[0], os.environ["MARK"], sys.stdout.isatty())
+print([each for each in range(30) if is_open(each)], signal.getsignal(signal.SIGCHLD))
 print(sys.stdin.readline(), end="")
 print("on stderr", file=sys.stderr)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
@@ -27,6 +33,22 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
     sys.exit(7)
+"""
+
+ENDING = """
+import atexit, gc, sys, threading, time
+class Thing:
+    def __del__(self):
+        print("destroyed")
+def later():
+    time.sleep(0.2)
+    print("the thread has ended")
+atexit.register(print, "at exit")
+threading.Thread(target=later).start()
+thing = Thing()
+thing.itself = thing
+print("last line", end="")
+{}
 """
 
 
@@ -54,7 +76,8 @@ def begin(python: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
 def test_it_passes_on_what_a_script_is_given(python: str, tmp_path: Path) -> None:
     out, err = begin(python, tmp_path, "3", "two words", "ü").communicate("typed\n", timeout=30)
     at = tmp_path.resolve()
-    assert out.splitlines() == [f"['3', 'two words', 'ü'] {at} {at} ü False", "typed"]
+    given = f"['3', 'two words', 'ü'] {at} {at} ü False"
+    assert out.splitlines() == [given, "[0, 1, 2] 0", "typed"]
     assert err == "on stderr\n"
 
 
@@ -63,6 +86,31 @@ def test_it_ends_as_the_script_has(python: str, tmp_path: Path) -> None:
         process = begin(python, tmp_path, str(status))
         process.communicate("\n", timeout=30)
         assert process.returncode == status
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        ("", 0),
+        ("sys.exit()", 0),
+        ("sys.exit(True)", 1),
+        ("sys.exit(258)", 2),
+        ("sys.exit('no')", 1),
+        ("exit(3)", 3),
+        ("1 / 0", 1),
+        ("raise KeyboardInterrupt", -2),
+    ],
+)
+def test_all_that_python_does_at_the_end(
+    python: str, tmp_path: Path, how: str, status: int
+) -> None:
+    (tmp_path / "script.py").write_text(ENDING.format(how))
+    process = begin(python, tmp_path)
+    out, err = process.communicate("", timeout=30)
+    assert out.splitlines() == ["last linethe thread has ended", "at exit", "destroyed"]
+    words = {"1 / 0": "ZeroDivisionError: division by zero\n", "sys.exit('no')": "no\n"}
+    assert err.endswith(words.get(how, "KeyboardInterrupt\n" if status < 0 else ""))
+    assert process.returncode == status
 
 
 @pytest.mark.parametrize(
