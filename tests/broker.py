@@ -19,6 +19,7 @@ Run as a program (`make broker`) it keeps one on port 5672, or $PORT.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import random
@@ -44,6 +45,8 @@ import pika.exceptions
 import psutil
 import reaper
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 DEFAULT_IMAGE = "rabbitmq:4.3-management"
 DEFAULT_URL = "amqp://guest:guest@localhost/"
@@ -61,8 +64,12 @@ There is no RabbitMQ broker to use here. Any one of these fixes it:
 # Erlang's schedulers spin when idle, which starves two cores of everything else.
 NO_BUSY_WAIT = "+sbwt none +sbwtdcpu none +sbwtdio none"
 
-# One connection to the management API for many calls.
+# For the management API: one connection for many calls, which no proxy has to see.
 API = requests.Session()
+atexit.register(API.close)
+API.trust_env = False
+# The broker closes a connection that was idle for long, maybe just when we use it.
+API.mount("http://", HTTPAdapter(max_retries=Retry(connect=0, read=1, redirect=0)))
 
 
 class BrokerError(Exception):
@@ -397,7 +404,7 @@ class PrivateNode(OwnedBroker):
 class DockerBroker(OwnedBroker):
     """A container, through testcontainers."""
 
-    def __init__(self, image: str, port: int | None = None, in_memory: bool = False) -> None:
+    def __init__(self, image: str, port: int | None = None, lean: bool = False) -> None:
         super().__init__(f"{image} in Docker", port, True)
         # Set before the import, which reads them. Loopback, not the bridge's
         # address; our own reaper, not an image that may not be had.
@@ -408,9 +415,10 @@ class DockerBroker(OwnedBroker):
 
         self._container = RabbitMqContainer(image).with_name(self.tag)
         self._container.with_env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", NO_BUSY_WAIT)
-        if in_memory:  # which goes when the container stops
+        if lean:
             self._container.with_tmpfs_mount("/in-memory", "mode=1777")
             self._container.with_env("RABBITMQ_MNESIA_BASE", "/in-memory")
+            self._container.with_env("RABBITMQ_LOG", "error")
         # A fixed port is the same after a restart, which a random one is not.
         ports: dict[str, Any] = self._container.ports
         ports.clear()
@@ -523,15 +531,13 @@ def install_from_debian(*packages: str) -> None:
             policy.unlink(missing_ok=True)
 
 
-def start(
-    port: int | None = None, kind: str | None = None, in_memory: bool = False
-) -> OwnedBroker:
+def start(port: int | None = None, kind: str | None = None, lean: bool = False) -> OwnedBroker:
     """Start a throwaway broker and wait until it answers.
 
     `kind` is "docker", "private", or None for the first that works; it comes
-    from the environment's BROKER when it isn't given. One that will never be
-    stopped and started again may have its files `in_memory`, where a container
-    can, which spares the disk. Raises BrokerError.
+    from the environment's BROKER when it isn't given. A container may be `lean`,
+    for a thousand tests: it logs errors only, and has its files in memory, which
+    forgets them when it stops. Raises BrokerError.
     """
     kind = kind or os.environ.get("BROKER") or None
     if kind not in (None, "docker", "private"):
@@ -553,7 +559,7 @@ def start(
     if reason:
         say(f"Using the installed rabbitmq-server, because {reason}.")
     for attempt in range(ATTEMPTS):
-        broker = DockerBroker(image, port, in_memory) if in_docker else PrivateNode(port)
+        broker = DockerBroker(image, port, lean) if in_docker else PrivateNode(port)
         try:
             broker.start()
             return broker
@@ -618,13 +624,13 @@ def named(url: str) -> Broker:
     return Broker(shown(url), url, handshake(url), os.environ.get("RABBITMQ_API", api))
 
 
-def get(in_memory: bool = False) -> Broker:
+def get(lean: bool = False) -> Broker:
     """The broker to use, as the text at the top of this file says.
 
-    One that is started has its files in memory if `in_memory`: see `start`.
+    Where it is started, `lean` is as for `start`.
     """
     url = os.environ.get("AMQP_URL")
-    return named(url) if url else start(in_memory=in_memory)
+    return named(url) if url else start(lean=lean)
 
 
 def holder(port: int) -> str:

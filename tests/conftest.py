@@ -130,7 +130,7 @@ def start_broker() -> None:
     if owned or HANDLE in os.environ:
         return
     try:
-        owned = brokers.get(in_memory=True)
+        owned = brokers.get(lean=True)
         owned.call_api("GET", "overview")
     except BrokerError as error:
         pytest.exit(str(error), returncode=2)
@@ -245,11 +245,12 @@ def ready(channel: BlockingChannel, queue: str) -> int:
 
 def poll(measure: Callable[[], Any], wanted: Any, seconds: float = 30.0) -> None:
     """Wait until `measure()` gives what is wanted; fail with what it gave."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.03
     while (found := measure()) != wanted:
         if time.monotonic() > deadline:
             raise AssertionError(f"still {found!r}, not {wanted!r}, after {seconds} s")
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(1.3 * pause, 0.2)
 
 
 def assert_one_line(script: Script, *words: str, status: int = 1) -> None:

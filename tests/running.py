@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import TextIO
 
 import nursery
-from chapters import CLIENTS, reader_environment
+from chapters import reader_environment
 
 PATIENCE = 30.0  # seconds
-TESTS = Path(__file__).parent
 
 
 class Nursery:
@@ -138,7 +137,7 @@ class Script:
         # What tells Python itself something needs an interpreter of its own.
         forked = not any(name.startswith("PYTHON") for name in environment)
         self.process: Forked | subprocess.Popen[str]
-        if forked and (path.parent.name in CLIENTS or path.parent == TESTS):
+        if forked:
             self.process = Forked(path, arguments, whole)
         else:
             self.process = subprocess.Popen(

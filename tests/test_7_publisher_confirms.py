@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -270,11 +271,18 @@ def test_the_connection_closed_in_mid_run(
     def connections() -> list[str]:
         return [each["name"] for each in broker.call_api("GET", f"vhosts/{vhost}/connections")]
 
-    poll(lambda: len(connections()), 1)
     with connected(url) as channel:
         declare(channel)
         poll(lambda: ready(channel, QUEUE) > 100, True)
-    broker.call_api("DELETE", f"connections/{quote(connections()[0])}")
+    # It waits meanwhile: the API lists a connection some seconds late.
+    script.process.send_signal(signal.SIGSTOP)
+    poll(lambda: len(connections()), 1)
+    (its_name,) = connections()
+    script.process.send_signal(signal.SIGCONT)
+    with connected(url) as channel:
+        before = ready(channel, QUEUE)
+        poll(lambda: ready(channel, QUEUE) > before, True)
+    broker.call_api("DELETE", f"connections/{quote(its_name)}")
     assert_one_line(script, "CONNECTION_FORCED", "make broker")
     assert_none_is_lost([script], name, url)
 
@@ -291,14 +299,13 @@ def test_what_is_confirmed_survives_a_broker_that_is_killed(
     """Both clients at once, because a restart takes its time."""
     with connected(private_url) as channel:
         declare(channel)
+    time.sleep(5)  # by then the queue is on disk: see chapter 2
     with ExitStack() as stack:
         taps = [stack.enter_context(Wiretap(private_url, holding=False)) for _ in CLIENTS]
         scripts = [
             start(CHAPTER, client, ASYNC, "10000000", url=tap.url)
             for client, tap in zip(CLIENTS, taps, strict=True)
         ]
-        # Some seconds after its declaration the queue is on disk: see chapter 2.
-        time.sleep(5)
         poll(lambda: min(len(tap.told) for tap in taps) > 100, True)
         restartable.kill()
         for script in scripts:
