@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 # Tests mostly wait, so they run in more processes than there are cores.
-JOBS ?= 8
+JOBS ?= 12
 
 VENV := .venv
 RUN := $(VENV)/bin/python

@@ -20,7 +20,7 @@ from broker import Broker
 from chapters import CLIENTS
 from conftest import Starter, altered, assert_one_line, poll
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 from running import Script
 
 CHAPTER = "8-streams"
@@ -74,7 +74,7 @@ def publish(channel: BlockingChannel, *events: str | bytes) -> None:
 def consume(url: str, start: object, count: int, seconds: float = 30) -> list[tuple[int, str]]:
     """Read `count` events, or as many as there are in that time, as any other program would."""
     found: list[tuple[int, str]] = []
-    with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
         channel.basic_qos(prefetch_count=min(count, 100))
         messages: Any = channel.consume(
@@ -489,7 +489,7 @@ def test_what_was_sent_survives_a_kill_of_the_broker(
     def kept() -> object:
         try:
             return consume(private_url, "first", 2, seconds=5)
-        except ChannelClosedByBroker as refusal:
+        except (ChannelClosedByBroker, ConnectionClosedByBroker) as refusal:
             # For a moment, as the page says: no replica is running yet.
             return refusal
 
