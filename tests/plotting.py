@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from broker import Broker
 from chapters import CLIENTS, DOCS
 
@@ -44,6 +43,8 @@ def made_with(about: dict[str, Any]) -> str:
 
 def save(figure: Any, path: Path) -> None:
     """Write an SVG that is the same whenever it is drawn from the same record."""
+    import matplotlib  # here, because the tests of the records need it not
+
     settings: dict[Any, Any] = {"svg.hashsalt": path.stem, "svg.fonttype": "none", "font.size": 11}
     with matplotlib.rc_context(settings):
         figure.savefig(path, transparent=True, metadata={"Date": None})
