@@ -76,17 +76,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanted = bool(config.getoption("--apps"))
     config.hook.pytest_deselected(items=[each for each in items if is_of_an_app(each) != wanted])
     items[:] = [each for each in items if is_of_an_app(each) == wanted]
-    modules: list[str] = []  # those whose tests stop and kill a broker
     for item in items:
         names: list[str] = getattr(item, "fixturenames", [])
         if "broker" in names or "restartable" in names:
             item.add_marker(pytest.mark.broker)
         if "restartable" in names:
-            module = str(item.path)
-            modules += [] if module in modules else [module]
-            # Two processes, each with one more broker, share these tests.
-            group = f"restartable {modules.index(module) % 2}"
-            item.add_marker(pytest.mark.xdist_group(group))
+            # In one process, which has one more broker for them.
+            item.add_marker(pytest.mark.xdist_group("restartable"))
             item.add_marker(pytest.mark.long)
     # The longest first, so that no process is left alone with one at the end.
     items.sort(key=lambda item: not item.get_closest_marker("long"))

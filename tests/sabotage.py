@@ -30,7 +30,7 @@ from conftest import HANDLE
 from cuts import Cut
 
 # Beside a chapter's own: tests that look at every script of every chapter.
-COMMON = ("test_transcripts", "test_scripts", "test_docs")
+COMMON = ("test_transcripts", "test_scripts", "test_docs", "test_outages")
 # Pages that are no chapters: their acts name files from the top of the repository.
 PAGES = ("what-happens", "errors")
 AT_A_TIME = 4

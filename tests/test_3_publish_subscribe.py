@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import broker as brokers
 import pytest
 from broker import Broker
 from chapters import CLIENTS
@@ -250,23 +249,25 @@ def test_the_exchange_is_not_durable(run: Start, client: str, broker: Broker, ur
     assert (logs["type"], logs["durable"], logs["auto_delete"]) == ("fanout", False, False)
 
 
-def test_what_a_restart_leaves_of_a_named_queue(restartable: brokers.OwnedBroker) -> None:
-    """The page's warning: an exchange that isn't durable may forget its bindings."""
+def some_bindings_survive(_: Starter, broker: Broker, url: str) -> Generator[None]:
+    """A promise for test_outages.py: the page's warning.
+
+    An exchange that isn't durable may forget its bindings at a restart.
+    """
     kept = {"logs": "all_logs", "durable_logs": "kept_logs"}
-    with restartable.vhost() as url:
-        with connected(url) as channel:
-            for exchange, queue in kept.items():
-                channel.exchange_declare(exchange, "fanout", durable=exchange != "logs")
-                channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
-                channel.queue_bind(queue, exchange)
-        restartable.stop()
-        restartable.start()
-        with connected(url) as channel:
-            declare(channel)
-            for exchange in kept:
-                channel.basic_publish(exchange, "", b"after")
-            got = {exchange: ready(channel, queue) for exchange, queue in kept.items()}
-    version = tuple(map(int, restartable.version.split(".")[:2]))
+    with connected(url) as channel:
+        for exchange, queue in kept.items():
+            channel.exchange_declare(exchange, "fanout", durable=exchange != "logs")
+            channel.queue_declare(queue, durable=True, arguments={"x-queue-type": "quorum"})
+            channel.queue_bind(queue, exchange)
+    yield
+    yield
+    with connected(url) as channel:
+        declare(channel)
+        for exchange in kept:
+            channel.basic_publish(exchange, "", b"after")
+        got = {exchange: ready(channel, queue) for exchange, queue in kept.items()}
+    version = tuple(map(int, broker.version.split(".")[:2]))
     assert got == {"logs": int(version >= (4, 2)), "durable_logs": 1}
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import broker as brokers
 import pika
 import pytest
 from broker import Broker
@@ -464,40 +464,34 @@ def test_an_event_that_no_stream_takes(client: str, url: str, tmp_path: Path) ->
         assert sender.stderr == [" [!] Not sent 'lost': the broker refused it"]
 
 
-@pytest.fixture
-def private_url(restartable: brokers.OwnedBroker) -> Iterator[str]:
-    with restartable.vhost() as url:
-        yield url
+def events_and_places_survive(start: Starter, _broker: Broker, url: str) -> Generator[None]:
+    """A promise for test_outages.py."""
+    run = partial(start, CHAPTER, url=url)
+    with tempfile.TemporaryDirectory() as folder:
+        places = {client: Path(folder) / client for client in CLIENTS}
+        readers = [resuming(run, *place) for place in places.items()]
+        yield
+        for client in CLIENTS:
+            append(run, client, f"from {client}")
+        for script in readers:
+            script.wait_for("Done", count=2)
+        yield
+        for script in readers:  # they have ended, and said why in one line
+            assert_one_line(script, "Failed at localhost:")
 
+        def kept() -> object:
+            try:
+                return consume(url, "first", 2, seconds=5)
+            except (ChannelClosedByBroker, ConnectionClosedByBroker) as refusal:
+                # For a moment, as the page says: no replica is running yet.
+                return refusal
 
-def test_what_was_sent_survives_a_kill_of_the_broker(
-    tmp_path: Path, start: Starter, restartable: brokers.OwnedBroker, private_url: str
-) -> None:
-    """Both clients at once, because a restart takes its time."""
-    run = partial(start, CHAPTER, url=private_url)
-    readers = [resuming(run, client, tmp_path / client) for client in CLIENTS]
-    time.sleep(5)  # a queue younger than a second or so may not survive
-    for client in CLIENTS:
-        append(run, client, f"from {client}")
-    for script in readers:
-        script.wait_for("Done", count=2)
-    restartable.kill()
-    for script in readers:  # they end, and say why in one line
-        assert_one_line(script, "Failed at localhost:")
-    restartable.start()
-
-    def kept() -> object:
-        try:
-            return consume(private_url, "first", 2, seconds=5)
-        except (ChannelClosedByBroker, ConnectionClosedByBroker) as refusal:
-            # For a moment, as the page says: no replica is running yet.
-            return refusal
-
-    poll(kept, [(0, "from pika"), (1, "from aio-pika")])
-    for client in CLIENTS:
-        append(run, client, f"more from {client}")
-        again = resuming(run, client, tmp_path / client).wait_for(f"more from {client}")
-        assert received(again)[0] == (2, "more from pika")
+        poll(kept, [(0, "from pika"), (1, "from aio-pika")])
+        for client in CLIENTS:
+            append(run, client, f"more from {client}")
+            again = resuming(run, client, places[client]).wait_for(f"more from {client}")
+            assert received(again)[0] == (2, "more from pika")
+            again.interrupt()  # before the folder goes
 
 
 # --- Mistakes that the reader can fix ---------------------------------------
