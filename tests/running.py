@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TextIO
 
 import nursery
-from chapters import reader_environment
+from chapters import CLIENTS, reader_environment
 
 PATIENCE = 30.0  # seconds
+TESTS = Path(__file__).parent
 
 
 class Nursery:
@@ -137,7 +138,7 @@ class Script:
         # What tells Python itself something needs an interpreter of its own.
         forked = not any(name.startswith("PYTHON") for name in environment)
         self.process: Forked | subprocess.Popen[str]
-        if forked:
+        if forked and (path.parent.name in CLIENTS or path.parent == TESTS):
             self.process = Forked(path, arguments, whole)
         else:
             self.process = subprocess.Popen(
