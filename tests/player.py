@@ -10,7 +10,6 @@ happens in:
 
 - Every shell is a bash of its own on a terminal of its own. What follows a
   prompt, up to the next prompt, is everything that the command prints.
-- `python` may be one that has imported the clients already (stand_in.py).
 - The blocks of one section of the page are one scenario: they are played from
   top to bottom in the same shells.
 - A command shown again on a shell where it still runs is the transcript so
@@ -31,7 +30,6 @@ from __future__ import annotations
 import re
 import selectors
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,9 +37,7 @@ from pathlib import Path
 from types import TracebackType
 
 import pexpect
-import stand_in
 import sybil
-from running import NURSERY
 from sybil.parsers.rest.lexers import DirectiveLexer
 
 PROMPT = re.compile(r"(?P<shell>shell\d)\$ (?P<command>.+)")
@@ -489,12 +485,6 @@ def difference(expected: list[str], actual: list[str]) -> str:
 def write_program(file: Path, text: str) -> None:
     file.write_text(f"#!/bin/sh\n{text}")
     file.chmod(0o755)
-
-
-def write_python(folder: Path) -> None:
-    """Put a `python` into a folder that starts faster: nursery.py has imported the clients."""
-    command = (sys.executable, "-IS", stand_in.__file__, NURSERY.address)
-    write_program(folder / "python", f'exec {shlex.join(command)} "$@"\n')
 
 
 def write_rabbitmqctl(folder: Path, rabbitmqctl: tuple[str, ...], vhost: str) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import pytest
 from broker import LOOPBACK, Broker, free_ports
 from chapters import EXAMPLES, chapters, clients, companions, numbered, page, reader_environment
-from player import FINAL, Player, Scenario, scenarios, write_python, write_rabbitmqctl
+from player import FINAL, Player, Scenario, scenarios, write_rabbitmqctl
 
 ALL = [
     scenario
@@ -35,8 +35,6 @@ def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
     directory = EXAMPLES / scenario.page.stem / scenario.client
     with tempfile.TemporaryDirectory() as folder:
         write_rabbitmqctl(Path(folder), broker.rabbitmqctl, unquote(url.rpartition("/")[2]))
-        if scenario.client:
-            write_python(Path(folder))
         environment = reader_environment(url, Path(folder))
         # Programs that serve HTTP get ports that nobody else has.
         names = ("PRODUCE_URL", "CONSUMER_URL", "HTTP_QUEUE_URL")

@@ -1,22 +1,17 @@
-#!/usr/bin/env python3
-"""Say how many messages and consumers the queue hello has: python count.py
-
-Run it before and after send.py and receive.py. It changes nothing.
-"""
+"""Say how many messages and consumers the queue hello has: python count.py"""
 
 import asyncio
 import logging
 import os
-import sys
+import signal
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 
 
 async def main() -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel()
         # passive: look, and make nothing. Without the queue it fails.
         queue = await channel.declare_queue("hello", passive=True)
@@ -26,11 +21,9 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:
         asyncio.run(main())
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")

@@ -1,50 +1,36 @@
-#!/usr/bin/env python3
-"""A mistake to recognise: this worker never acks what it has done.
-
-Run it, send a task, and look at the queue: python tasks_worker_forgetful.py
-"""
+"""A mistake: a worker that never acks: python tasks_worker_forgetful.py"""
 
 import asyncio
 import logging
 import os
-import sys
+import signal
 
 import aio_pika
-from aio_pika.abc import AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
-
-
-async def on_message(message: AbstractIncomingMessage) -> None:
-    task = message.body.decode()
-    print(f" [x] Received {task!r}")
-    await asyncio.sleep(task.count("."))
-    print(" [x] Done")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 
 
 async def main() -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel()
+        amqp = await channel.get_underlay_channel()  # knows how it ends
+        amqp.on_consumer_cancel_callbacks.add(lambda _: connection.close())
         queue = await channel.declare_queue(
             "task_queue", durable=True, arguments={"x-queue-type": "quorum"}
         )
-        async with queue.iterator() as messages:
-            print(" [*] Waiting for messages. To exit press CTRL+C")
-            async for message in messages:
-                await on_message(message)
-        raise ConnectionError("the broker ended the consumer")
+        print(" [*] Waiting for messages. To exit press CTRL+C")
+        async for message in queue.iterator():
+            print(f" [x] Received {message.body.decode()!r}")
+            await asyncio.sleep(message.body.count(b"."))
+            print(" [x] Done")
+        end = await asyncio.gather(amqp.closing, return_exceptions=True)
+        raise SystemExit(f"Failed: {end[0].args or 'the queue is gone'}")
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.ERROR)
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:
         asyncio.run(main())
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")
