@@ -149,7 +149,9 @@ class Broker:
             raise BrokerError(f"rabbitmqctl failed: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def call_api(self, method: str, path: str, body: object = None) -> Any:
+    def call_api(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> Any:
         """Call the management API and return its JSON, if any.
 
         Raises BrokerError when the broker refuses, or has no such API.
@@ -161,6 +163,7 @@ class Broker:
                 method,
                 f"{self.api}/api/{path}",
                 json=body,
+                headers=headers,
                 auth=(user, password),
                 timeout=30,
             )

@@ -239,6 +239,27 @@ def ready(channel: BlockingChannel, queue: str) -> int:
     return channel.queue_declare(queue, passive=True).method.message_count
 
 
+def subscribed(channel: BlockingChannel, queue: str, count: int = 1) -> None:
+    """Wait until a queue has so many consumers: they subscribe right after "Waiting"."""
+
+    def consumers() -> int:
+        return channel.queue_declare(queue, passive=True).method.consumer_count
+
+    poll(consumers, count)
+
+
+def close_connections(broker: Broker, url: str, reason: str, count: int = 1) -> None:
+    """Close all connections of a virtual host by force, as an operator does."""
+    vhost = url.rpartition("/")[2]
+
+    def open_now() -> list[str]:
+        return [each["name"] for each in broker.call_api("GET", f"vhosts/{vhost}/connections")]
+
+    poll(lambda: len(open_now()), count)  # the API is some seconds behind
+    for name in open_now():
+        broker.call_api("DELETE", f"connections/{name}", headers={"X-Reason": reason})
+
+
 def poll(measure: Callable[[], Any], wanted: Any, seconds: float = 30.0) -> None:
     """Wait until `measure()` gives what is wanted; fail with what it gave."""
     deadline, pause = time.monotonic() + seconds, 0.03

@@ -1,48 +1,135 @@
-"""What holds for every script of every chapter that comes in both clients."""
+"""What holds for every lesson: what its text is, and how it meets a reader's mistakes."""
 
 from __future__ import annotations
 
 import ast
 import re
 import shlex
+import socket
 import sys
-from functools import partial
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
+from statistics import median
 
 import broker as brokers
 import pytest
-from chapters import CLIENTS, EXAMPLES, chapters
-from conftest import Starter, assert_one_line
+from broker import Broker
+from chapters import CLIENTS, EXAMPLES, chapters, numbered
+from conftest import assert_one_line
+from running import INTERRUPTED, Script
 
-SCRIPTS = [
-    script
-    for chapter in chapters()
-    for client in CLIENTS
-    for script in sorted((EXAMPLES / chapter / client).glob("*.py"))
-]
-# More lines than a reader takes in at a glance, and why.
-LONG = {
-    "2-work-queues/pika/tasks_worker.py": "sets failing tasks aside",
-    "2-work-queues/aio-pika/tasks_worker.py": "and is told when its queue is deleted",
-    "which-client/pika/ten_at_a_time.py": "what threads take, which is its point",
-    "which-client/aio-pika/ten_at_a_time.py": "and what it takes to hear of trouble",
-    "6-rpc/pika/rpc_server.py": "answers errors, and computes in a thread",
-    "6-rpc/aio-pika/rpc_server.py": "answers errors, and computes in a thread",
-    "6-rpc/aio-pika/rpc_client.py": "waits with a timeout; aio-pika's longer tail",
-    "6-rpc/aio-pika/rpc_client_direct.py": "waits with a timeout; aio-pika's longer tail",
-    "7-publisher-confirms/pika/publish_in_batches.py": "callbacks; an account of every message",
-    "7-publisher-confirms/pika/publish_asynchronously.py": "likewise",
-    "7-publisher-confirms/aio-pika/publish_individually.py": "nacked, returned, unknown",
-    "7-publisher-confirms/aio-pika/publish_in_batches.py": "an account of every message",
-    "7-publisher-confirms/aio-pika/publish_asynchronously.py": "likewise",
-    "8-streams/pika/read_resuming.py": "keeps its place, and sees whether it is still there",
-    "8-streams/aio-pika/read_resuming.py": "and is told when its stream is deleted",
-    "8-streams/aio-pika/read_since.py": "is told when its stream is deleted",
+# Most lines of a whole file, by how the path of a script begins: the first that fits.
+LIMITS = {
+    r"7-publisher-confirms/(aio-)?pika/publish_(individually|by_default|or_explain)": 40,
+    r"7-publisher-confirms/pika/publish_(in_batches|asynchronously)": 80,
+    r"[1-5]-": 40,
+    r"[6-8]-|which-client/|backpressure/": 55,
+    r"handling-models/": 80,
+    r"producer-consumer/job_controller": 180,
 }
+COMPANIONS = ("handling-models", "backpressure")
 
-every_script = pytest.mark.parametrize(
-    "script", SCRIPTS, ids=lambda path: str(path.relative_to(EXAMPLES))
+
+def lessons(chapter: str) -> list[Path]:
+    """The scripts of a chapter that talk to the broker."""
+    return [
+        path
+        for path in sorted((EXAMPLES / chapter).glob("**/*.py"))
+        if "AMQP_URL" in path.read_text()
+    ]
+
+
+def name(script: Path) -> str:
+    return str(script.relative_to(EXAMPLES))
+
+
+ALL = [script for chapter in (*chapters(), *COMPANIONS) for script in lessons(chapter)]
+every_script = pytest.mark.parametrize("script", ALL, ids=name)
+PAIRED = [script for script in ALL if script.parent.name in CLIENTS]
+
+# --- What they are -------------------------------------------------------------
+
+GUARD = """
+    try:
+        connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    except Exception as error:  # only its kind: its text may hold a password
+        sys.exit(f"No connection: {type(error).__name__}. Try make doctor")
+"""
+EPILOGUES = {
+    "pika": """
+    except AMQPError as error:
+        sys.exit(f"Failed: {error!r}. Try make doctor")
+""",
+    "aio_pika": """
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")
+""",
+}
+URL = 'AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"\n'
+SIGNAL = "    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once\n"
+
+
+def imported(script: Path) -> set[str]:
+    """The modules that it imports, by their first word."""
+    found = set()
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").partition(".")[0])
+    return found
+
+
+def client_of(script: Path) -> str:
+    return "aio_pika" if "aio_pika" in imported(script) else "pika"
+
+
+@every_script
+def test_its_frame_is_that_of_all_others(script: Path) -> None:
+    """How a lesson meets mistakes is said once, in the same words everywhere."""
+    text = script.read_text()
+    assert URL in text
+    if "uvicorn" in text:  # a service, which ends as its server ends it
+        return
+    assert SIGNAL in text
+    assert "KeyboardInterrupt" not in text
+    if "pika.BlockingConnection(" in text:
+        assert GUARD in text
+    if "SelectConnection" not in text and "AsyncioConnection" not in text:
+        assert text.endswith(EPILOGUES[client_of(script)])
+
+
+@pytest.mark.parametrize("script", PAIRED, ids=name)
+def test_it_needs_only_its_client(script: Path) -> None:
+    """It can be copied out of here: standard library plus one client."""
+    own = {"pika": "pika", "aio-pika": "aio_pika"}[script.parent.name]
+    assert imported(script) <= {own, *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize(
+    "script", sorted({*ALL, *(EXAMPLES / "producer-consumer").glob("job_controller.py")}), ids=name
 )
+def test_it_is_short(script: Path) -> None:
+    limit = next(most for begins, most in LIMITS.items() if re.match(begins, name(script)))
+    assert len(script.read_text().splitlines()) <= limit
+
+
+def test_the_tutorial_reads_in_a_minute_a_script() -> None:
+    sizes = [
+        len(script.read_text().splitlines())
+        for chapter in numbered()
+        for script in lessons(chapter)
+    ]
+    assert median(sizes) <= 40
+    assert sum(sizes) <= 2300
+
+
+def test_only_what_is_run_by_it_has_a_shebang() -> None:
+    assert not [name(script) for script in ALL if script.read_text().startswith("#!")]
+
+
+# --- Mistakes that the reader can mend ------------------------------------------
 
 
 def usage(script: Path) -> list[str]:
@@ -53,52 +140,133 @@ def usage(script: Path) -> list[str]:
     return shlex.split(found["arguments"])
 
 
-@every_script
-def test_it_needs_only_its_client(script: Path) -> None:
-    """It can be copied out of here: standard library plus one client."""
-    own = {"pika": "pika", "aio-pika": "aio_pika"}[script.parent.name]
-    for node in ast.walk(ast.parse(script.read_text())):
-        if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            modules = [node.module or ""]
-        else:
-            continue
-        for module in modules:
-            top = module.partition(".")[0]
-            assert top == own or top in sys.stdlib_module_names, f"{script}: {module}"
+WHERE = [
+    (chapter, client)
+    for chapter in (*chapters(), *COMPANIONS)
+    for client in (CLIENTS if chapter in chapters() else ("",))
+]
+every_folder = pytest.mark.parametrize(
+    ("chapter", "client"), WHERE, ids=["-".join(filter(None, each)) for each in WHERE]
+)
+# A service does not end with its broker; what it does then is in its chapter's tests.
+SERVICES = {script for script in ALL if "uvicorn" in script.read_text()}
 
 
-@every_script
-def test_it_is_short(script: Path) -> None:
-    lines = len(script.read_text().splitlines())
-    assert lines <= 60 or str(script.relative_to(EXAMPLES)) in LONG, lines
+def runs(chapter: str, client: str, *urls: str) -> Iterator[Script]:
+    """Each script of a folder, run as it says itself with each URL; four at a time."""
+    folder = EXAMPLES / chapter / client
+    chosen = [each for each in lessons(chapter) if each.parent == folder and each not in SERVICES]
+    todo = [(script, url) for script in chosen for url in urls]
+    for first in range(0, len(todo), 4):
+        with ExitStack() as stack:
+            started = [
+                stack.enter_context(closing(Script(script, *usage(script), url=url)))
+                for script, url in todo[first : first + 4]
+            ]
+            yield from started
 
 
-@every_script
-def test_no_broker(start: Starter, script: Path) -> None:
-    """Run as its docstring says, it says in one line what is missing.
+def assert_says(script: Script, *words: str) -> None:
+    assert_one_line(script, "make doctor", *words)
+    assert not re.search("s3|cret|cr#", script.stderr[0]), script
 
-    By an interpreter of its own, so that it is seen to import what it uses.
-    """
+
+@every_folder
+def test_no_broker_and_no_url(chapter: str, client: str) -> None:
+    """By an interpreter of its own, so that it is seen to import what it uses."""
     (port,) = brokers.free_ports(1)
-    run = partial(start, script.parent.parent.name, script.parent.name, script.name)
-    url = f"amqp://guest:secret@localhost:{port}/"
-    ended = run(*usage(script), url=url, PYTHONNOUSERSITE="1")
-    assert_one_line(ended, f"localhost:{port}/", "make broker")
-    assert "secret" not in ended.stderr[0]
-    assert ended.stdout == []
+    for script in runs(
+        chapter,
+        client,
+        f"amqp://guest:s3cret@localhost:{port}/",
+        "amqp://alice:s3cr#et@localhost/",
+        "",
+    ):
+        assert_says(script)
+
+
+@every_folder
+def test_wrong_password_and_wrong_vhost(chapter: str, client: str, broker: Broker) -> None:
+    where = broker.url.rpartition("@")[2]
+    denied = r"Denied|InvalidFrame|ACCESS_REFUSED|ProbableAuth|NOT_ALLOWED"
+    for script in runs(
+        chapter, client, f"amqp://guest:s3cret@{where}", f"amqp://guest:guest@{where}no-such-vhost"
+    ):
+        assert_says(script)
+        assert re.search(denied, script.stderr[0]), script
+
+
+@every_folder
+def test_a_server_that_accepts_and_says_nothing(chapter: str, client: str) -> None:
+    """As `docker pause` leaves one. All at once: each waits for a quarter of a minute."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent, ExitStack() as stack:
+        url = f"amqp://guest:s3cret@127.0.0.1:{silent.getsockname()[1]}/"
+        folder = EXAMPLES / chapter / client
+        chosen = [x for x in lessons(chapter) if x.parent == folder and x not in SERVICES]
+        started = [
+            stack.enter_context(closing(Script(script, *usage(script), url=url)))
+            for script in chosen
+        ]
+        for script in started:
+            script.wait(60)
+            assert_says(script)
+
+
+MALFORMED = [
+    "localhost",
+    "localhost:5672",
+    "amqp://localhost:port/",
+    "amqp://localhost:99999/",
+    "amqp://alice:s3cr/et@localhost/",
+    "amqp://alice:s3cr?et@localhost/",
+    "amqp://alice:s3cret",
+    "amqp://[::1/",
+]
+
+
+@pytest.mark.parametrize("url", MALFORMED)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_url_that_is_none(client: str, url: str) -> None:
+    with closing(Script(EXAMPLES / "1-hello-world" / client / "send.py", url=url)) as script:
+        assert_says(script)
 
 
 @every_script
-def test_missing_arguments(start: Starter, script: Path) -> None:
-    if "Usage: " not in script.read_text():
-        assert not usage(script), f"{script} takes arguments, and does not say which"
+def test_missing_arguments(script: Path) -> None:
+    text = script.read_text()
+    if "Usage: " not in text:
         return
-    run = partial(start, script.parent.parent.name, script.parent.name, script.name)
     # Where none is needed, "[N]", the first is a number.
-    optional = f"Usage: python {script.name} [" in script.read_text()
-    ended = run(*(["no number"] if optional else []), url="amqp://unused/")
-    assert (ended.wait(), ended.stdout) == (2, [])
-    assert len(ended.stderr) == 1
-    assert ended.stderr[0].startswith(f"Usage: python {script.name} "), ended
+    wrong = ["no number"] if f"Usage: python {script.name} [" in text else []
+    with closing(Script(script, *wrong, url="amqp://unused/")) as ended:
+        assert_one_line(ended, f"Usage: python {script.name} ")
+        assert ended.stdout == []
+
+
+# --- Output and Ctrl-C ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_cannot_be_printed_is_done_all_the_same(client: str, url: str) -> None:
+    """Whatever the terminal's encoding: what is printed never decides what is done."""
+    folder = EXAMPLES / "2-work-queues" / client
+    task, printed = "Grüße 🐰", r"'Gr\xfc\xdfe \U0001f430'"
+    with closing(
+        Script(folder / "new_task.py", task, url=url, PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    ) as sender:
+        assert (sender.wait(), sender.stderr) == (0, [])
+        assert sender.stdout == [f" [x] Sent {printed}"]
+    with closing(Script(folder / "tasks_worker.py", url=url)) as worker:
+        worker.wait_for(f"Received '{task}'").wait_for("Done")
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_ctrl_c_while_the_broker_stays_silent(client: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"amqp://guest:guest@127.0.0.1:{silent.getsockname()[1]}/"
+        script = EXAMPLES / "1-hello-world" / client / "send.py"
+        with closing(Script(script, url=url)) as waiting:
+            connected, _ = silent.accept()
+            with connected:
+                assert connected.recv(8)  # it has greeted, and waits for an answer
+                assert (waiting.interrupt(), waiting.stderr) == (INTERRUPTED, [])
