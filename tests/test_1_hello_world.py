@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from broker import Broker
-from chapters import CLIENTS
+from chapters import CLIENTS, page
 from conftest import (
     Starter,
     altered,
@@ -250,6 +250,13 @@ def test_with_one_declaration_the_other_cannot_be_first(
     run(client, declares).wait_for(" [")
     with closing(Script(copy, url=url)) as second:
         second.wait_for(" [")
+
+
+def test_a_wrong_password_as_the_page_quotes_it(run: Start, client: str, broker: Broker) -> None:
+    where = broker.url.rpartition("@")[2]
+    refused = run(client, "send.py", url=f"amqp://guest:wrong@{where}")
+    assert_one_line(refused)
+    assert refused.stderr[0] in page(CHAPTER).read_text()
 
 
 @pytest.mark.parametrize("name", ["send.py", "receive.py"])
