@@ -401,7 +401,8 @@ class Playing:
         """A command is through: it printed just this, and ended well."""
         if coming and not self.player.wait(lambda: not shell.running, PATIENCE):
             raise self.fail(step, f"still runs when the page types {coming[0].command!r}")
-        if stopped_by_us := shell.running:
+        interrupted = shell.running or bool(self.breaks[step.shell])
+        if shell.running:
             self.player.press_break(shell)
         expected = [line for line in step.output if line != BREAK]
         if self.lenient:
@@ -409,9 +410,9 @@ class Playing:
         if step.same(shell.texts) != step.same(expected):
             raise self.fail(step, difference(expected, shell.texts))
         shown = any(after.shell == step.shell and "$?" in after.command for after in coming[:1])
-        ended_well = shell.status == 0 or (stopped_by_us and shell.status == KILLED)
+        ended_well = shell.status == 0 or (interrupted and shell.status == KILLED)
         if not ended_well and not shown:
-            how = " on Ctrl-C" if stopped_by_us else ""
+            how = " on Ctrl-C" if interrupted else ""
             raise self.fail(
                 step, f"ended with status {shell.status}{how}; a page shows that with: echo $?"
             )
