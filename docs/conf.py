@@ -1,5 +1,9 @@
 """Sphinx configuration; build with `make docs`."""
 
+from difflib import unified_diff
+
+from sphinx.directives.code import LiteralIncludeReader
+
 project = "RabbitMQ by Example"
 author = "the RabbitMQ by Example authors"
 copyright = f"2026, {author}"
@@ -19,3 +23,18 @@ html_css_files = ["page.css"]
 # What is copied from a transcript is what the reader types.
 copybutton_prompt_text = r"(?:shell\d)?\$ "
 copybutton_prompt_is_regexp = True
+
+
+def show_diff(self: LiteralIncludeReader, location: tuple[str, int] | None = None) -> list[str]:
+    """What changed between two scripts, from their imports on, with little around it.
+
+    Sphinx's own names both files with the paths that they have on this machine.
+    """
+    old, new = (self.read_file(name) for name in (self.options["diff"], str(self.filename)))
+    for lines in old, new:
+        del lines[: next(i for i, line in enumerate(lines) if line.startswith("import "))]
+    changed = list(unified_diff(old, new, n=1))[3:]
+    return ["…\n" if line.startswith("@@") else line for line in changed]
+
+
+LiteralIncludeReader.show_diff = show_diff

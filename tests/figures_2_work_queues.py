@@ -74,7 +74,7 @@ def draw_dispatch(path: Path) -> None:
     from matplotlib.figure import Figure
 
     data = json.loads(path.read_text())
-    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(5.4, 2.7), layout="constrained")
     axes = figure.subplots()
     rows: list[str] = []
     for client, run in data["runs"].items():
