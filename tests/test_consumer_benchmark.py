@@ -164,8 +164,9 @@ TWICE = {
     ("pika_generator.py", "--ack-every=1 --prefetch=40"): (0, 1, 30),
     ("aio_pika_iterator.py", "--prefetch=40"): (0, 1, 30),
     ("pika_callback.py", "--ack-every=50 --prefetch=60"): (2, 50, 120),
-    # Its acks leave when the loop has its turn: after all that has come in.
-    ("pika_select.py", "--ack-every=1 --prefetch=40"): (2, 40, 30),
+    # Its acks leave when the loop has its turn: after all that has come in. How many
+    # of them are out at the moment of the kill is chance.
+    ("pika_select.py", "--ack-every=1 --prefetch=40"): (0, 40, 30),
     ("pika_fastest.py", "--ack-every=50 --prefetch=60"): (2, 60, 30),
     # As many at a time as are prefetched.
     ("aio_pika_fastest.py", "--ack-every=50 --prefetch=60 --work=0.3"): (0, 60, 60),
@@ -326,7 +327,8 @@ def test_every_option(bench: Run, tmp_path: Path) -> None:
     keys = [(r["round"], r["consumer"], r["messages"], r["prefetch"]) for r in data["runs"]]
     assert len(keys) == len(set(keys)) == 8
     for one in data["runs"]:
-        assert one["a second"] == pytest.approx(one["messages"] / one["seconds"], rel=0.01)
+        # The rate was computed before the seconds were rounded to four places.
+        assert one["messages"] / one["a second"] == pytest.approx(one["seconds"], abs=0.0001)
         assert one["peak MiB"] > 5
         assert one["ack_every"] == 10
         assert one["size"] == 100
