@@ -1,46 +1,32 @@
-#!/usr/bin/env python3
-"""Send a log message to everyone who listens: python emit_log.py Disk full
-
-Run receive_logs.py first, in as many shells as you like: who isn't there
-yet won't get it.
-"""
+"""Send a log message to all who listen: python emit_log.py Disk full"""
 
 import asyncio
 import logging
 import os
+import signal
 import sys
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 
 
 async def main(text: str) -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
-        # Confirmed: the message is in every queue that is bound by now.
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
+        # publish waits: then every queue that is bound by now has its copy.
         channel = await connection.channel(publisher_confirms=True)
         logs = await channel.declare_exchange("logs", "fanout")
-        await logs.publish(
-            aio_pika.Message(
-                os.fsencode(text),
-                priority=4,  # normal; aio-pika's own default is lowest
-            ),
-            routing_key="",
-            mandatory=False,  # that nobody listens is no failure of ours
-        )
+        message = aio_pika.Message(os.fsencode(text), priority=4)  # normal
+        # Not mandatory: that nobody listens is no failure of the sender's.
+        await logs.publish(message, routing_key="", mandatory=False)
         print(f" [x] Sent {text!r}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        print("Usage: python emit_log.py TEXT...", file=sys.stderr)
-        sys.exit(2)
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
-        asyncio.run(main(" ".join(sys.argv[1:])))
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+        asyncio.run(main(" ".join(sys.argv[1:]) or "info: Hello World!"))
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")

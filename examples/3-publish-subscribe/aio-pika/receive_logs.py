@@ -1,52 +1,38 @@
-#!/usr/bin/env python3
-"""Print every log message from now on: python receive_logs.py
-
-Run it in two shells or more, then emit_log.py in another: each prints all.
-"""
+"""Print every log message from now on: python receive_logs.py"""
 
 import asyncio
 import logging
 import os
+import signal
 import sys
 
 import aio_pika
-from aio_pika.abc import AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
-
-
-async def on_message(message: AbstractIncomingMessage) -> None:
-    print(f" [x] Received {message.body.decode(errors='replace')!r}")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 
 
 async def main() -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel()
+        amqp = await channel.get_underlay_channel()  # knows how it ends
+        amqp.on_consumer_cancel_callbacks.add(lambda _: connection.close())
         logs = await channel.declare_exchange("logs", "fanout")
         # Our own queue: the broker names it, and deletes it when we leave.
         queue = await channel.declare_queue(exclusive=True)
         await queue.bind(logs)
-        ended = asyncio.Event()
-        channel.close_callbacks.add(lambda *_: ended.set())
-        amqp = await channel.get_underlay_channel()  # told of a deleted queue
-        amqp.on_consumer_cancel_callbacks.add(lambda _: ended.set())
-        # No acks: nobody else could have what we leave behind.
-        await queue.consume(on_message, no_ack=True)
         print(" [*] Waiting for logs. To exit press CTRL+C")
-        await ended.wait()
-        raise ConnectionError("the broker ended the consumer")
+        # No acks: nobody else could have what we leave behind.
+        async for message in queue.iterator(no_ack=True):
+            print(f" [x] Received {message.body.decode(errors='replace')!r}")
+        end = await asyncio.gather(amqp.closing, return_exceptions=True)
+        raise SystemExit(f"Failed: {end[0].args or 'the queue is gone'}")
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.ERROR)
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         asyncio.run(main())
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")

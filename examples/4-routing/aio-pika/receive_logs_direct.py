@@ -1,60 +1,40 @@
-#!/usr/bin/env python3
-"""Print log messages of the severities that you ask for.
-
-    python receive_logs_direct.py warning error
-
-Then, in another shell, send some with emit_log_direct.py.
-"""
+"""Print logs of severities: python receive_logs_direct.py warning error"""
 
 import asyncio
 import logging
 import os
+import signal
 import sys
 
 import aio_pika
-from aio_pika.abc import AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
-
-
-async def on_message(message: AbstractIncomingMessage) -> None:
-    text = message.body.decode(errors="replace")
-    print(f" [x] Received {message.routing_key!r}:{text!r}")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 
 
 async def main(severities: list[str]) -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel()
-        exchange = await channel.declare_exchange("direct_logs", "direct")
-        # The broker makes up a name, and deletes the queue when we disconnect.
+        amqp = await channel.get_underlay_channel()  # knows how it ends
+        amqp.on_consumer_cancel_callbacks.add(lambda _: connection.close())
+        logs = await channel.declare_exchange("direct_logs", "direct")
         queue = await channel.declare_queue(exclusive=True)
-        for severity in severities:
-            await queue.bind(exchange, routing_key=severity)
-        ended = asyncio.Event()
-        channel.close_callbacks.add(lambda *_: ended.set())
-        amqp = await channel.get_underlay_channel()  # told of a deleted queue
-        amqp.on_consumer_cancel_callbacks.add(lambda _: ended.set())
-        # An ack would save nothing: without us, no queue for it to go back to.
-        await queue.consume(on_message, no_ack=True)
+        for severity in severities:  # each is one more reason to get a message
+            await queue.bind(logs, severity)
         print(" [*] Waiting for logs. To exit press CTRL+C")
-        await ended.wait()
-        raise ConnectionError("the broker ended the consumer")
+        async for message in queue.iterator(no_ack=True):
+            text = message.body.decode(errors="replace")
+            print(f" [x] Received {message.routing_key!r}:{text!r}")
+        end = await asyncio.gather(amqp.closing, return_exceptions=True)
+        raise SystemExit(f"Failed: {end[0].args or 'the queue is gone'}")
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
-        usage = "Usage: python receive_logs_direct.py SEVERITY..."
-        print(usage, file=sys.stderr)
-        sys.exit(2)
-    logging.basicConfig(level=logging.ERROR)
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+        sys.exit("Usage: python receive_logs_direct.py SEVERITY...")
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         asyncio.run(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, RuntimeError, TypeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")
