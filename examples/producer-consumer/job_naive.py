@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Second draft of job_controller.py: all is well while nothing goes wrong.
 
 Each argument is a task of so many seconds: python job_naive.py 0.2 oops 0.1

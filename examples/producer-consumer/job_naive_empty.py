@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """First draft of job_controller.py: it ends when the queue is empty.
 
 Each argument is a task of so many seconds: python job_naive_empty.py 0.2 0.1

@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """The job of job_controller.py, with asyncio.TaskGroup and queue shutdown.
 
     python job_taskgroup.py 0.3 0.1 0.2
 
-Only what differs is here; the rest comes from job_controller.py beside it.
+Only what differs is here; the rest comes from the files beside it.
 """
 
 import asyncio
@@ -16,7 +15,6 @@ from job_controller import (
     JobController,
     WorkTask,
     being_cancelled,
-    main,
 )
 
 WorkQueue = asyncio.Queue[WorkTask]
@@ -55,7 +53,7 @@ class UntilClosed(Consumer):
 
     async def consume(self) -> None:
         while not being_cancelled():
-            task = await next_task(self._work_queue)
+            task = await next_task(self.work_queue)
             if task is None:
                 return
             await self.perform(task)
@@ -73,7 +71,7 @@ class TaskGroupController(JobController):
                 consumer = UntilClosed(work_queue, self._task_completed)
                 group.create_task(consumer.consume())
             try:
-                for task in self._tasks_batch:
+                for task in self.tasks_batch:
                     await work_queue.put(task)
                     self.result.queued += 1
             except Exception as error:
@@ -82,7 +80,6 @@ class TaskGroupController(JobController):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.stderr.write("Usage: python job_taskgroup.py TASK...\n")
-        sys.exit(2)
-    sys.exit(main(sys.argv[1:], TaskGroupController))
+    from job_demo import main
+
+    main(TaskGroupController)
