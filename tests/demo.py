@@ -42,7 +42,7 @@ class Screen:
         self.live = Live(console=console, refresh_per_second=8) if beside else None
 
     def show(self, shell: Shell, line: str, typed: bool) -> None:
-        if shell.name not in self.lines:
+        if shell.name not in self.lines or not line:  # bash's own, after a Ctrl-C
             return
         text = Text(f"$ {line}", style="bold") if typed else Text(line)
         self.lines[shell.name].append(text)
