@@ -1,48 +1,38 @@
-#!/usr/bin/env python3
-"""Publish a message to a queue, and say what the broker made of it.
-
-Confirmed, returned or nacked: python publish_or_explain.py QUEUE MESSAGE...
-"""
+"""Publish, hear what became of it: python publish_or_explain.py QUEUE TEXT"""
 
 import asyncio
 import logging
 import os
+import signal
 import sys
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, DeliveryError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 
 
 async def main(queue: str, text: str) -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         # Without this, a message that comes back raises nothing.
         channel = await connection.channel(on_return_raises=True)
-        message = aio_pika.Message(
-            os.fsencode(text),
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            priority=4,  # normal; aio-pika's own default is lowest
-        )
+        body = os.fsencode(text)
+        message = aio_pika.Message(body, delivery_mode=2, priority=4)
         try:
             await channel.default_exchange.publish(message, queue)
         except aio_pika.exceptions.PublishError as error:
             sys.exit(f" [!] Returned {text!r}: {error.args[0]}")
-        except DeliveryError:
+        except aio_pika.exceptions.DeliveryError:
             sys.exit(f" [!] Nacked {text!r}: {queue} refuses it")
         print(f" [x] Confirmed {text!r}")
 
 
 if __name__ == "__main__":
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     if len(sys.argv) < 3:
-        usage = "Usage: python publish_or_explain.py QUEUE MESSAGE..."
-        print(usage, file=sys.stderr)
-        sys.exit(2)
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+        sys.exit("Usage: python publish_or_explain.py QUEUE MESSAGE...")
     try:
         asyncio.run(main(sys.argv[1], " ".join(sys.argv[2:])))
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")

@@ -1,137 +1,80 @@
-#!/usr/bin/env python3
-"""Publish messages without pause, at most 100 of them unconfirmed.
-
-How many (2000, if it isn't said): python publish_asynchronously.py 2000
-"""
+"""Publish, at most 100 unconfirmed: python publish_asynchronously.py 2000"""
 
 import os
+import signal
 import sys
 import time
+from itertools import islice
+from typing import Any
 
 import pika
-from pika.channel import Channel
-from pika.connection import Connection
-from pika.exceptions import AMQPError
-from pika.frame import Method
-from pika.spec import Basic, BasicProperties, Queue
+from pika.spec import Basic, BasicProperties
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 QUEUE = "confirmed_events"
+QUORUM = {"x-queue-type": "quorum"}
 WINDOW = 100
 
 
 class Publisher:
-    """A connection that does not block, but calls back."""
+    """Nothing in it waits: pika calls it when something has happened."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
-        self.fates: dict[int, str] = {}  # by delivery tag: 1, 2, 3...
-        self.unconfirmed: set[int] = set()
-        self.started = time.monotonic()
-        self.why: Exception | None = None  # it ended too soon
-        self.connection = pika.SelectConnection(
-            pika.URLParameters(AMQP_URL),
-            on_open_callback=self.on_open,
-            on_open_error_callback=self.on_end,
-            on_close_callback=self.on_end,
-        )
+        self.count, self.numbers = count, iter(range(1, count + 1))
+        self.unanswered, self.returned = set[int](), set[int]()
+        self.done, self.start = 0, 0.0
 
-    def on_open(self, connection: Connection) -> None:
+    def on_open(self, connection: pika.SelectConnection) -> None:
         connection.channel(on_open_callback=self.on_channel)
 
-    def on_channel(self, channel: Channel) -> None:
+    def on_channel(self, channel: Any) -> None:
         self.channel = channel
         channel.add_on_close_callback(self.on_end)
         channel.add_on_return_callback(self.on_return)
-        channel.confirm_delivery(self.on_confirm)
+        channel.confirm_delivery(self.on_answer)
         channel.queue_declare(
-            QUEUE,
-            durable=True,
-            arguments={"x-queue-type": "quorum"},
-            callback=self.on_queue,
+            QUEUE, durable=True, arguments=QUORUM, callback=self.publish
         )
 
-    def on_queue(self, _: Method[Queue.DeclareOk]) -> None:
-        self.started = time.monotonic()
-        self.publish_more()
+    def publish(self, _: object = None) -> None:
+        self.start = self.start or time.monotonic()
+        for number in islice(self.numbers, WINDOW - len(self.unanswered)):
+            self.unanswered.add(number)
+            body = f"event {number}".encode()
+            stored = BasicProperties(delivery_mode=2, message_id=str(number))
+            self.channel.basic_publish("", QUEUE, body, stored, mandatory=True)
+        if not self.unanswered:  # and there is nothing more to publish
+            left = self.count - self.done
+            self.end(f"Failed: {left} refused or returned" if left else 0)
 
-    def publish_more(self) -> None:
-        """Fill the window; if nothing is left to wait for, end."""
-        while len(self.unconfirmed) < WINDOW and len(self.fates) < self.count:
-            self.publish()
-        if not self.unconfirmed:
-            self.connection.ioloop.stop()
+    def on_return(self, *message: Any) -> None:
+        self.returned.add(int(message[2].message_id))  # it is acked, too
 
-    def publish(self) -> None:
-        number = len(self.fates) + 1
-        self.fates[number] = "Unknown"  # until the broker has answered
-        self.unconfirmed.add(number)
-        stored = BasicProperties(
-            delivery_mode=pika.DeliveryMode.Persistent, message_id=str(number)
-        )
-        body = f"event {number}".encode()
-        self.channel.basic_publish("", QUEUE, body, stored, mandatory=True)
+    def on_answer(self, frame: Any) -> None:
+        tag, upto = frame.method.delivery_tag, frame.method.multiple
+        tags = {n for n in self.unanswered if n == tag or (upto and n < tag)}
+        self.unanswered -= tags
+        if isinstance(frame.method, Basic.Ack):  # and not a Nack
+            self.done += len(tags - self.returned)
+        self.publish()
 
-    def on_return(
-        self,
-        channel: Channel,
-        method: Basic.Return,
-        properties: BasicProperties,
-        body: bytes,
-    ) -> None:
-        # The broker acks it, too, but only after this.
-        self.fates[int(properties.message_id or 0)] = "Returned"
+    def on_end(self, _: object, why: Exception) -> None:
+        self.end(f"Failed: {why!r}. Try make doctor")
 
-    def on_confirm(self, frame: Method[Basic.Ack | Basic.Nack]) -> None:
-        answer = frame.method
-        tags = {answer.delivery_tag}
-        if answer.multiple:  # one answer for all up to this one
-            last = answer.delivery_tag
-            tags = {tag for tag in self.unconfirmed if tag <= last}
-        for tag in tags:
-            if self.fates[tag] == "Unknown":
-                acked = isinstance(answer, Basic.Ack)
-                self.fates[tag] = "Confirmed" if acked else "Nacked"
-        self.unconfirmed -= tags
-        self.publish_more()
-
-    def on_end(self, _: Channel | Connection, why: Exception) -> None:
-        self.why = self.why or why
-        self.connection.ioloop.stop()
-
-
-def report(fates: dict[int, str], seconds: float) -> None:
-    for fate in "Nacked", "Returned", "Unknown":
-        if which := [number for number in fates if fates[number] == fate]:
-            print(f" [!] {fate} {len(which)} messages:", *which)
-    done = [*fates.values()].count("Confirmed")
-    speed = f"{seconds:.2f} s: {done / seconds:.0f} a second"
-    print(f" [x] Confirmed {done} messages asynchronously in {speed}")
-
-
-def main(count: int) -> None:
-    publisher = Publisher(count)
-    try:
-        publisher.connection.ioloop.start()  # until something stops it
-    finally:
-        if publisher.fates:
-            report(publisher.fates, time.monotonic() - publisher.started)
-    if publisher.why:
-        raise publisher.why
-    publisher.connection.close()
-    publisher.connection.ioloop.start()  # until it is closed
-    sys.exit(0 if {*publisher.fates.values()} == {"Confirmed"} else 1)
+    def end(self, status: str | int) -> None:
+        if self.start:
+            done, spent = self.done, time.monotonic() - self.start
+            print(f" [x] Confirmed {done} of {self.count} in {spent:.3f} s")
+        sys.exit(status)
 
 
 if __name__ == "__main__":
-    given = sys.argv[1] if len(sys.argv) > 1 else "2000"
-    if not given.isdecimal() or not int(given):
-        print("Usage: python publish_asynchronously.py [N]", file=sys.stderr)
-        sys.exit(2)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    it = Publisher(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
     try:
-        main(int(given))
-    except KeyboardInterrupt:
-        sys.exit(1)
-    except (AMQPError, OSError, ValueError, LookupError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+        connection = pika.SelectConnection(
+            pika.URLParameters(AMQP_URL), it.on_open, it.on_end, it.on_end
+        )
+    except Exception as error:  # only its kind: its text may hold a password
+        sys.exit(f"No connection: {type(error).__name__}. Try make doctor")
+    connection.ioloop.start()
