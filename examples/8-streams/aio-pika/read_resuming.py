@@ -1,96 +1,55 @@
-#!/usr/bin/env python3
-"""Do what the stream `events` says, and after a restart go on from there.
-
-    python read_resuming.py billing
-
-keeps its place in the file billing.offset. A dot in an event is a second.
-"""
+"""Do what `events` says, its place in me.offset: python read_resuming.py me"""
 
 import asyncio
 import logging
 import os
-import re
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import aio_pika
-from aio_pika.abc import AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 STREAM = {"x-queue-type": "stream", "x-max-length-bytes": 1_000_000_000}
 
 
-def load(place: Path) -> int | None:
-    if not place.exists():
-        return None
-    text = place.read_text(errors="replace")
-    if not re.fullmatch(r"\d{1,18}\n", text):
-        sys.exit(f" [!] {place} holds no offset, but {text[:40]!r}")
-    return int(text)
-
-
-async def work(event: str, offset: int) -> None:
-    print(f" [x] Received {event!r} at offset {offset}")
-    await asyncio.sleep(event.count("."))
-    print(" [x] Done")
-
-
-def save(place: Path, offset: int) -> None:
-    # Replaced as a whole: a kill leaves the old offset or the new one.
-    draft = place.with_name(f"{place.name}.new")
-    draft.write_text(f"{offset}\n")
-    draft.replace(place)
-
-
-async def main(place: Path) -> None:
-    done = load(place)
-    async with await aio_pika.connect(AMQP_URL) as connection:
+async def main(start: str | int, saved: Path) -> None:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel()
-        await channel.set_qos(prefetch_count=100)
+        amqp = await channel.get_underlay_channel()  # knows how it ends
+        amqp.on_consumer_cancel_callbacks.add(lambda _: connection.close())
+        await channel.set_qos(prefetch_count=100)  # without, it is refused
         queue = await channel.declare_queue(
             "events", durable=True, arguments=STREAM
         )
-        inbox: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
-        channel.close_callbacks.add(lambda *_: inbox.put_nowait(None))
-        amqp = await channel.get_underlay_channel()  # told of a deleted queue
-        amqp.on_consumer_cancel_callbacks.add(lambda _: inbox.put_nowait(None))
-        # Again from the event done last, to see that it is still there.
-        where: Any = {"x-stream-offset": "first" if done is None else done}
-        await queue.consume(inbox.put, arguments=where)
         print(" [*] Waiting for events. To exit press CTRL+C")
-        resuming = done is not None
-        while True:
-            try:
-                async with asyncio.timeout(10 if resuming else None):
-                    message = await inbox.get()
-            except TimeoutError:
-                sys.exit(f" [!] {place} is of another stream")
-            if not message:
-                raise ConnectionError("the broker ended the consumer")
-            offset: Any = message.headers["x-stream-offset"]
-            if resuming and offset != done:
-                print(f" [!] Gone since {done}: all before {offset}")
-            if not resuming or offset != done:
-                await work(os.fsdecode(message.body), offset)
-                save(place, offset)  # not before the work is done
-            resuming = False
-            await message.ack()
+        place = {"x-stream-offset": start}
+        with suppress(aio_pika.exceptions.ChannelInvalidStateError):
+            async for event in queue.iterator(arguments=place):
+                offset = event.headers["x-stream-offset"]
+                text = os.fsdecode(event.body)
+                async with asyncio.TaskGroup():  # shows what the work raises
+                    print(f" [x] Received {text!r} at offset {offset}")
+                    await asyncio.sleep(text.count("."))  # a dot is a second
+                    print(" [x] Done")
+                # Saved after the work, and as a whole: a kill loses nothing.
+                saved.with_suffix(".new").write_text(f"{offset}\n")
+                saved.with_suffix(".new").replace(saved)
+                await event.ack()
+        end = await asyncio.gather(amqp.closing, return_exceptions=True)
+        raise SystemExit(f"Failed: {end[0].args or 'the queue is gone'}")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        print("Usage: python read_resuming.py NAME", file=sys.stderr)
-        sys.exit(2)
-    logging.basicConfig(level=logging.ERROR)
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+        sys.exit("Usage: python read_resuming.py NAME")
+    saved = Path(f"{sys.argv[1]}.offset")
+    start = int(saved.read_text()) + 1 if saved.exists() else "first"
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
-        asyncio.run(main(Path(f"{sys.argv[1]}.offset")))
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+        asyncio.run(main(start, saved))
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")

@@ -1,41 +1,40 @@
-#!/usr/bin/env python3
-"""First draft of read.py: it forgets to limit what it is sent.
-
-Append an event, and see the broker refuse: python read_unlimited.py
-"""
+"""First draft of read.py, which is refused: python read_unlimited.py"""
 
 import asyncio
 import logging
 import os
+import signal
 import sys
+from contextlib import suppress
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
+STREAM = {"x-queue-type": "stream", "x-max-length-bytes": 1_000_000_000}
 
 
 async def main() -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel()
-        queue = await channel.get_queue("events")
-        async with queue.iterator() as messages:
-            print(" [*] Waiting for events. To exit press CTRL+C")
-            async for message in messages:
-                print(f" [x] Received {os.fsdecode(message.body)!r}")
-                await message.ack()
-        raise ConnectionError("the broker ended the consumer")
+        amqp = await channel.get_underlay_channel()  # knows how it ends
+        amqp.on_consumer_cancel_callbacks.add(lambda _: connection.close())
+        queue = await channel.declare_queue(
+            "events", durable=True, arguments=STREAM
+        )
+        print(" [*] Waiting for events. To exit press CTRL+C")
+        with suppress(aio_pika.exceptions.ChannelInvalidStateError):
+            async for event in queue.iterator():
+                print(f" [x] Received {os.fsdecode(event.body)!r}")
+                await event.ack()
+        end = await asyncio.gather(amqp.closing, return_exceptions=True)
+        raise SystemExit(f"Failed: {end[0].args or 'the queue is gone'}")
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.ERROR)
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         asyncio.run(main())
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")

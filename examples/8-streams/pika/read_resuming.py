@@ -1,13 +1,7 @@
-#!/usr/bin/env python3
-"""Do what the stream `events` says, and after a restart go on from there.
-
-    python read_resuming.py billing
-
-keeps its place in the file billing.offset. A dot in an event is a second.
-"""
+"""Do what `events` says, its place in me.offset: python read_resuming.py me"""
 
 import os
-import re
+import signal
 import sys
 import time
 from pathlib import Path
@@ -16,70 +10,41 @@ from typing import Any
 import pika
 from pika.exceptions import AMQPError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 STREAM = {"x-queue-type": "stream", "x-max-length-bytes": 1_000_000_000}
 
 
-def load(place: Path) -> int | None:
-    if not place.exists():
-        return None
-    text = place.read_text(errors="replace")
-    if not re.fullmatch(r"\d{1,18}\n", text):
-        sys.exit(f" [!] {place} holds no offset, but {text[:40]!r}")
-    return int(text)
-
-
-def work(event: str, offset: int) -> None:
-    print(f" [x] Received {event!r} at offset {offset}")
-    time.sleep(event.count("."))
-    print(" [x] Done")
-
-
-def save(place: Path, offset: int) -> None:
-    # Replaced as a whole: a kill leaves the old offset or the new one.
-    draft = place.with_name(f"{place.name}.new")
-    draft.write_text(f"{offset}\n")
-    draft.replace(place)
-
-
-def main(place: Path) -> None:
-    done = load(place)
-    # Not closed: after a Ctrl-C in pika's own work, close() might hang.
-    connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+def main(start: str | int, saved: Path) -> None:
+    try:
+        connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    except Exception as error:  # only its kind: its text may hold a password
+        sys.exit(f"No connection: {type(error).__name__}. Try make doctor")
     channel = connection.channel()
+    channel.basic_qos(prefetch_count=100)  # without, it is refused
     channel.queue_declare("events", durable=True, arguments=STREAM)
-    channel.basic_qos(prefetch_count=100)
     print(" [*] Waiting for events. To exit press CTRL+C")
-    # Again from the event done last, to see that it is still there.
-    where = {"x-stream-offset": "first" if done is None else done}
-    resuming = done is not None
-    messages: Any = channel.consume(
-        "events", arguments=where, inactivity_timeout=10
-    )
-    for method, properties, body in messages:
-        if not method:  # nothing in ten seconds
-            if resuming:
-                sys.exit(f" [!] {place} is of another stream")
-            continue
+    place = {"x-stream-offset": start}
+    events: Any = channel.consume("events", arguments=place)
+    for method, properties, body in events:
         offset = properties.headers["x-stream-offset"]
-        if resuming and offset != done:
-            print(f" [!] Gone since {done}: all before {offset}")
-        if not resuming or offset != done:
-            work(os.fsdecode(body), offset)
-            save(place, offset)  # not before the work is done
-        resuming = False
+        print(f" [x] Received {os.fsdecode(body)!r} at offset {offset}")
+        time.sleep(body.count(b"."))  # a dot is a second
+        print(" [x] Done")
+        # Saved after the work, and as a whole: a kill loses nothing.
+        saved.with_suffix(".new").write_text(f"{offset}\n")
+        saved.with_suffix(".new").replace(saved)
         channel.basic_ack(method.delivery_tag)
-    raise ConnectionError("the broker ended the consumer")
+    sys.exit("Failed: the queue is gone")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        print("Usage: python read_resuming.py NAME", file=sys.stderr)
-        sys.exit(2)
+        sys.exit("Usage: python read_resuming.py NAME")
+    saved = Path(f"{sys.argv[1]}.offset")
+    start = int(saved.read_text()) + 1 if saved.exists() else "first"
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
-        main(Path(f"{sys.argv[1]}.offset"))
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, ValueError, LookupError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+        main(start, saved)
+    except AMQPError as error:
+        sys.exit(f"Failed: {error!r}. Try make doctor")

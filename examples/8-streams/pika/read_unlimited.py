@@ -1,45 +1,36 @@
-#!/usr/bin/env python3
-"""First draft of read.py: it forgets to limit what it is sent.
-
-Append an event, and see the broker refuse: python read_unlimited.py
-"""
+"""First draft of read.py, which is refused: python read_unlimited.py"""
 
 import os
+import signal
 import sys
+from typing import Any
 
 import pika
-from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
-from pika.spec import Basic, BasicProperties
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
-
-
-def on_message(
-    channel: BlockingChannel,
-    method: Basic.Deliver,
-    properties: BasicProperties,
-    body: bytes,
-) -> None:
-    print(f" [x] Received {os.fsdecode(body)!r}")
-    channel.basic_ack(method.delivery_tag)
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
+STREAM = {"x-queue-type": "stream", "x-max-length-bytes": 1_000_000_000}
 
 
 def main() -> None:
-    # Not closed: after a Ctrl-C in pika's own work, close() might hang.
-    connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    try:
+        connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    except Exception as error:  # only its kind: its text may hold a password
+        sys.exit(f"No connection: {type(error).__name__}. Try make doctor")
     channel = connection.channel()
-    channel.basic_consume("events", on_message)
+    channel.queue_declare("events", durable=True, arguments=STREAM)
     print(" [*] Waiting for events. To exit press CTRL+C")
-    channel.start_consuming()
-    raise ConnectionError("the broker ended the consumer")
+    events: Any = channel.consume("events")
+    for method, _, body in events:
+        print(f" [x] Received {os.fsdecode(body)!r}")
+        channel.basic_ack(method.delivery_tag)
+    sys.exit("Failed: the queue is gone")
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         main()
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, ValueError, LookupError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+    except AMQPError as error:
+        sys.exit(f"Failed: {error!r}. Try make doctor")
