@@ -1,4 +1,4 @@
-"""A job of many tasks, 25 at a time, in bounded memory: see job_demo.py."""
+"""job_controller.py: a job of many tasks, 25 at a time. See job_demo.py."""
 
 import asyncio
 import inspect
