@@ -24,32 +24,35 @@ CUTS = [
         "ten_at_a_time_and",
         ("max_workers=10", "max_workers=1"),
     ),
-    sabotage("no ack", f"pika/{SCRIPT}", "done_is_acked", (r" *channel\.basic_ack\(tag\)\n", "")),
+    sabotage(
+        "no ack",
+        f"pika/{SCRIPT}",
+        "done_is_acked",
+        (r"partial\(channel\.basic_ack, tag\)", "print"),
+    ),
     sabotage(
         "ack before the work",
         f"pika/{SCRIPT}",
         "in_hand",
-        (r"    pool\.submit", "    channel.basic_ack(method.delivery_tag)\n    pool.submit"),
-        (r" *channel\.basic_ack\(tag\)\n", ""),
+        (r"( *)job = pool", r"\1channel.basic_ack(method.delivery_tag)\n\1job = pool"),
+        (r"partial\(channel\.basic_ack, tag\)", "print"),
     ),
     sabotage(
         "ack before the work",
         f"aio-pika/{SCRIPT}",
         "in_hand or task_that_fails",
-        (r" *await message\.ack\(\)\n", ""),
-        ("    try:\n        await work", "    await message.ack()\n    try:\n        await work"),
-    ),
-    sabotage(
-        "failure unseen", f"pika/{SCRIPT}", "work_that_raises", (r" *job\.result\(\).*\n", "")
+        (r"process\(requeue=True\)", "process(ignore_processed=True)"),
+        (r"( *)task = message", r"\1await message.ack()\n\1task = message"),
     ),
     sabotage(
         "failure unseen",
-        f"aio-pika/{SCRIPT}",
+        f"pika/{SCRIPT}",
         "work_that_raises",
-        (r"trouble\.put_nowait\(error\)", "pass"),
+        (r"job\.result if job\.exception\(\) else ", ""),
     ),
+    sabotage("failed and gone", f"aio-pika/{SCRIPT}", "work_that_raises", ("requeue=True", "")),
     sabotage(
-        "silent end", f"pika/{SCRIPT}", "deleted_queue", (r" *raise ConnectionError.*\n", "")
+        "silent end", f"pika/{SCRIPT}", "deleted_queue", (r" *sys\.exit\(.Failed: the.*\n", "")
     ),
     sabotage(
         "deaf to cancel",
@@ -57,5 +60,13 @@ CUTS = [
         "deleted_queue",
         (r"amqp\.on_consumer\w+\.add", "str"),
     ),
-    sabotage("waits for its threads", f"pika/{SCRIPT}", "in_hand", (r"os\._exit\(0\)", "raise")),
+    *(
+        sabotage(
+            "acks that failed",
+            f"{client}/{SCRIPT}",
+            "connection_closed",
+            (r"suppress\(.*\):", "suppress(KeyError):"),
+        )
+        for client in ("pika", "aio-pika")
+    ),
 ]

@@ -18,8 +18,18 @@ import pika
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 from aiormq.abc import DeliveredMessage
+from broker import Broker
 from chapters import CLIENTS, page
-from conftest import Starter, altered, assert_one_line, connected, poll, ready
+from conftest import (
+    Starter,
+    altered,
+    assert_one_line,
+    close_connections,
+    connected,
+    poll,
+    ready,
+    subscribed,
+)
 from pamqp.commands import Basic
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import NackError, UnroutableError
@@ -75,7 +85,7 @@ def test_what_is_in_hand_comes_back(
     busy = worker(client)
     publish(channel, *(f"{number}....." for number in range(3)))
     busy.wait_for("Received", count=3)
-    assert busy.signal(how) == (0 if how == signal.SIGINT else -how)
+    assert busy.signal(how) == -how
     assert busy.stderr == []
     poll(lambda: ready(channel, "task_queue"), 3)
 
@@ -85,21 +95,27 @@ def test_a_task_that_fails_ends_the_worker_and_is_not_lost(
 ) -> None:
     busy = worker(client)
     publish(channel, b"\xff")
-    assert_one_line(busy, "UnicodeDecodeError")
+    assert busy.wait() == 1
+    assert "UnicodeDecodeError: " in "\n".join(busy.stderr)
     poll(lambda: ready(channel, "task_queue"), 1)
 
 
+@pytest.mark.parametrize("error", ["ValueError", "RuntimeError"])
 def test_work_that_raises_ends_the_worker_and_is_not_lost(
-    url: str, client: str, channel: BlockingChannel, tmp_path: Path
+    url: str, client: str, channel: BlockingChannel, tmp_path: Path, error: str
 ) -> None:
-    """And not only a message that cannot be read."""
+    """And not only a message that cannot be read. The reader sees his traceback."""
     channel.queue_declare("task_queue", durable=True, arguments=QUORUM)
-    done = '    print(f" [x] Done'
-    failing = f'    raise ValueError("the work fails")\n{done}'
-    copy = altered(CHAPTER, client, "ten_at_a_time.py", done, failing, tmp_path)
+    sleep = {"pika": "time.sleep(", "aio-pika": "await asyncio.sleep("}[client]
+    copy = altered(
+        CHAPTER, client, "ten_at_a_time.py", sleep, f"raise {error}('mine')  # ", tmp_path
+    )
     with closing(Script(copy, url=url)) as busy:
         publish(channel, "a")
-        assert_one_line(busy, "the work fails")
+        assert busy.wait() == 1
+        told = "\n".join(busy.stderr)
+        assert "Traceback" in told
+        assert f"{error}: mine" in told
     poll(lambda: ready(channel, "task_queue"), 1)
 
 
@@ -107,8 +123,22 @@ def test_a_deleted_queue_ends_the_worker(
     worker: Start, client: str, channel: BlockingChannel
 ) -> None:
     idle = worker(client)
+    subscribed(channel, "task_queue")
     channel.queue_delete("task_queue")
-    assert_one_line(idle, "the broker ended the consumer")
+    assert_one_line(idle, "Failed: the queue is gone")
+
+
+def test_the_connection_closed_while_ten_are_in_hand(
+    start: Starter, client: str, broker: Broker, url: str
+) -> None:
+    with connected(url) as channel:
+        channel.queue_declare("task_queue", durable=True, arguments=QUORUM)
+        publish(channel, *(f"{number}{10 * '.'}" for number in range(10)))
+    busy = start(CHAPTER, client, "ten_at_a_time.py").wait_for("Received", count=10)
+    close_connections(broker, url, "maintenance at noon")
+    assert_one_line(busy, "320", "CONNECTION_FORCED - maintenance at noon")
+    with connected(url) as channel:
+        poll(lambda: ready(channel, "task_queue"), 10)
 
 
 # --- What the table says -----------------------------------------------------

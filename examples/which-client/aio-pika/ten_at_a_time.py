@@ -1,67 +1,47 @@
-#!/usr/bin/env python3
-"""Do up to ten tasks of the work queue at once: python ten_at_a_time.py
-
-Send tasks with new_task.py of chapter 2; every dot is a second of waiting.
-"""
+"""Do up to ten tasks of the work queue at once: python ten_at_a_time.py"""
 
 import asyncio
 import logging
 import os
-import sys
-from functools import partial
+import signal
+from contextlib import suppress
 
 import aio_pika
-from aio_pika.abc import AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 
 
-async def work(task: str) -> None:
-    print(f" [x] Received {task!r}")
-    await asyncio.sleep(task.count("."))
-    print(f" [x] Done {task!r}")
-
-
-async def on_message(
-    trouble: asyncio.Queue[Exception], message: AbstractIncomingMessage
-) -> None:
-    # aio-pika calls this in a task of its own for each message.
-    try:
-        await work(message.body.decode())
-        await message.ack()
-    except Exception as error:  # aio-pika would only log it
-        trouble.put_nowait(error)
+async def work(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+    # The ack of what is done after the connection is lost: main() says so.
+    with suppress(aio_pika.exceptions.ChannelInvalidStateError):
+        async with message.process(requeue=True):
+            task = message.body.decode()
+            print(f" [x] Received {task!r}")
+            await asyncio.sleep(task.count("."))
+            print(f" [x] Done {task!r}")
 
 
 async def main() -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel()
+        amqp = await channel.get_underlay_channel()  # knows how it ends
+        amqp.on_consumer_cancel_callbacks.add(lambda _: connection.close())
         await channel.set_qos(prefetch_count=10)
         queue = await channel.declare_queue(
             "task_queue", durable=True, arguments={"x-queue-type": "quorum"}
         )
-        trouble: asyncio.Queue[Exception] = asyncio.Queue()
-        ended = ConnectionError("the broker ended the consumer")
-        channel.close_callbacks.add(lambda *_: trouble.put_nowait(ended))
-        amqp = await channel.get_underlay_channel()  # told of a deleted queue
-        amqp.on_consumer_cancel_callbacks.add(
-            lambda _: trouble.put_nowait(ended)
-        )
-        await queue.consume(partial(on_message, trouble))
         print(" [*] Waiting for messages. To exit press CTRL+C")
-        raise await trouble.get()  # not acked: what is in hand goes back
+        async with asyncio.TaskGroup() as tasks:  # one that raises ends all
+            async for message in queue.iterator():
+                tasks.create_task(work(message))
+        end = await asyncio.gather(amqp.closing, return_exceptions=True)
+        raise SystemExit(f"Failed: {end[0].args or 'the queue is gone'}")
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.ERROR)
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:
         asyncio.run(main())
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")

@@ -1,72 +1,56 @@
-#!/usr/bin/env python3
-"""Do up to ten tasks of the work queue at once: python ten_at_a_time.py
-
-Send tasks with new_task.py of chapter 2; every dot is a second of waiting.
-"""
+"""Do up to ten tasks of the work queue at once: python ten_at_a_time.py"""
 
 import os
+import signal
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import pika
-from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
-from pika.spec import Basic, BasicProperties
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 
 
 def work(task: str) -> None:
-    # In one piece each, because other threads print, too.
-    print(f" [x] Received {task!r}\n", end="")
+    print(f" [x] Received {task!r}\n", end="")  # in one piece
     time.sleep(task.count("."))
     print(f" [x] Done {task!r}\n", end="")
 
 
-def settle(channel: BlockingChannel, tag: int, job: Future[None]) -> None:
-    job.result()  # raises what the work has raised, which ends this worker
-    channel.basic_ack(tag)
-
-
-def on_message(
-    pool: ThreadPoolExecutor,
-    channel: BlockingChannel,
-    method: Basic.Deliver,
-    properties: BasicProperties,
-    body: bytes,
-) -> None:
-    def done(job: Future[None]) -> None:
-        # Runs in the pool's thread, and pika's objects belong to this one:
-        # leave the ack to the thread that owns the connection.
-        ack = partial(settle, channel, method.delivery_tag, job)
-        channel.connection.add_callback_threadsafe(ack)
-
-    # Work of a thread of its own, so that heartbeats go on meanwhile.
-    pool.submit(work, body.decode()).add_done_callback(done)
-
-
 def main() -> None:
-    connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    try:
+        connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    except Exception as error:  # only its kind: its text may hold a password
+        sys.exit(f"No connection: {type(error).__name__}. Try make doctor")
     channel = connection.channel()
     channel.basic_qos(prefetch_count=10)
     channel.queue_declare(
         "task_queue", durable=True, arguments={"x-queue-type": "quorum"}
     )
+
+    def done(tag: int, job: Future[None]) -> None:  # in the pool's thread
+        ack = partial(channel.basic_ack, tag)
+        then = job.result if job.exception() else ack  # result() raises it
+        # pika's objects belong to the thread of the connection: do it there.
+        with suppress(AMQPError):  # it is gone; the loop below says so
+            connection.add_callback_threadsafe(then)
+
     pool = ThreadPoolExecutor(max_workers=10)
-    channel.basic_consume("task_queue", partial(on_message, pool))
     print(" [*] Waiting for messages. To exit press CTRL+C")
-    channel.start_consuming()
-    raise ConnectionError("the broker ended the consumer")
+    messages: Any = channel.consume("task_queue")
+    for method, _, body in messages:
+        job = pool.submit(work, body.decode())
+        job.add_done_callback(partial(done, method.delivery_tag))
+    sys.exit("Failed: the queue is gone")
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:
         main()
-    except KeyboardInterrupt:
-        # A thread cannot be interrupted: leave without waiting for the pool.
-        os._exit(0)
-    except (AMQPError, OSError, ValueError, LookupError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+    except AMQPError as error:
+        sys.exit(f"Failed: {error!r}. Try make doctor")
