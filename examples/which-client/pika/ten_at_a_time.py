@@ -35,9 +35,8 @@ def main() -> None:
     def done(tag: int, job: Future[None]) -> None:  # in the pool's thread
         ack = partial(channel.basic_ack, tag)
         then = job.result if job.exception() else ack  # result() raises it
-        # pika's objects belong to the thread of the connection: do it there.
         with suppress(AMQPError):  # it is gone; the loop below says so
-            connection.add_callback_threadsafe(then)
+            connection.add_callback_threadsafe(then)  # only its thread may
 
     pool = ThreadPoolExecutor(max_workers=10)
     print(" [*] Waiting for messages. To exit press CTRL+C")
