@@ -12,35 +12,40 @@ ONE, BATCHES, ASYNC = (
     "publish_asynchronously.py",
 )
 EXPLAIN = "publish_or_explain.py"
-MIDDLE = "in_the_middle"
-NOT_CAUGHT = "except ZeroDivisionError"
+NOT_CAUGHT = "suppress(ZeroDivisionError)"
 UNHEARD = ("on_return_raises=True", "")
 NOT_MANDATORY = ("mandatory=True", "mandatory=False")
+SUPPRESS = r"suppress\(aio_pika\.exceptions\.DeliveryError\)"
 
 CUTS = [
     # How many are unconfirmed
     sabotage("larger window", f"pika/{ASYNC}", "never_more", ("WINDOW = 100", "WINDOW = 101")),
+    sabotage("smaller window", f"pika/{ASYNC}", "never_more", ("WINDOW = 100", "WINDOW = 99")),
     sabotage("larger window", f"aio-pika/{ASYNC}", "never_more", ("WINDOW = 100", "WINDOW = 101")),
     sabotage(
-        "no window", f"pika/{ASYNC}", "never_more", (r"len\(self\.unconfirmed\) < W\w+ and ", "")
+        "no window", f"pika/{ASYNC}", "never_more", (r"WINDOW - len\(self\.unanswered\)", "None")
     ),
     sabotage(
         "window that waits",
         f"pika/{ASYNC}",
         "slides",
-        (
-            r"( +)while len\(self\.u",
-            r"\1if len(self.unconfirmed) > 1:\n\1    return\n\1while len(self.u",
-        ),
+        (r"WINDOW - len\(self\.unanswered\)", "0 if self.unanswered else WINDOW"),
     ),
     sabotage("smaller batch", f"aio-pika/{BATCHES}", "never_more", ("BATCH = 100", "BATCH = 99")),
     sabotage(
         "batch that does not wait",
         f"pika/{BATCHES}",
         "a_batch_waits",
-        (r"if self\.unconfirmed:", "if len(self.unconfirmed) > 1:"),
+        ("0 if self.unanswered else", "0 if len(self.unanswered) > 1 else"),
     ),
-    sabotage("no multiple", f"pika/{ASYNC}", "slides", (r"if answer\.multiple:.*", "if False:")),
+    sabotage(
+        "return as an answer",
+        f"pika/{BATCHES}",
+        "came_back",
+        (r"self\.returned\.add", "self.unanswered.discard"),
+    ),
+    sabotage("no multiple", f"pika/{ASYNC}", "slides", (r" or \(upto and n < tag\)", "")),
+    sabotage("all multiple", f"pika/{BATCHES}", "a_batch_waits", (r"upto and n < tag", "n < tag")),
     sabotage(
         "no confirms",
         f"pika/{ONE}",
@@ -53,54 +58,45 @@ CUTS = [
         "slides or full_queue",
         ("on_return_raises=True", "publisher_confirms=False"),
     ),
-    # What is said of them
+    # What is counted
     sabotage(
-        "nack as ack", f"pika/{BATCHES}", "full_queue", ('else "Nacked"', 'else "Confirmed"')
+        "nack as ack", f"pika/{BATCHES}", "full_queue", (r"if isinstance\(frame.*", "if True:")
     ),
+    sabotage("nack uncaught", f"aio-pika/{ASYNC}", "full_queue", (SUPPRESS, NOT_CAUGHT)),
     sabotage(
-        "nack uncaught",
-        f"pika/{ONE}",
-        "full_queue",
-        ("except NackError", NOT_CAUGHT),
+        "return unheard", f"pika/{ASYNC}", "what_comes_back", (r" *channel\.add_on_return.*\n", "")
     ),
-    sabotage(
-        "nack uncaught",
-        f"aio-pika/{ASYNC}",
-        "full_queue",
-        ("except DeliveryError", NOT_CAUGHT),
-    ),
-    sabotage(
-        "return unheard", f"pika/{ASYNC}", "comes_back", (r" *channel\.add_on_return.*\n", "")
-    ),
-    sabotage(
-        "return then ack",
-        f"pika/{BATCHES}",
-        "comes_back",
-        (r'if self\.fates\[tag\] == "Unknown":', "if True:"),
-    ),
-    sabotage("return unheard", f"aio-pika/{BATCHES}", "comes_back", UNHEARD),
-    sabotage("return unheard", f"aio-pika/{ONE}", "comes_back", UNHEARD),
-    sabotage("not mandatory", f"pika/{ONE}", "comes_back", NOT_MANDATORY),
-    sabotage(
-        "not mandatory", f"pika/{EXPLAIN}", "explained", ("mandatory=True", "mandatory=False")
-    ),
+    sabotage("return unheard", f"aio-pika/{BATCHES}", "what_comes_back", UNHEARD),
+    sabotage("return unheard", f"aio-pika/{ONE}", "what_comes_back", UNHEARD),
+    sabotage("not mandatory", f"pika/{ONE}", "what_comes_back", NOT_MANDATORY),
+    sabotage("not mandatory", f"pika/{EXPLAIN}", "explained", NOT_MANDATORY),
     sabotage("unheard", f"aio-pika/{EXPLAIN}", "explained", UNHEARD),
     sabotage(
-        "unknown as confirmed", f"aio-pika/{ASYNC}", MIDDLE, (r'= "Unknown".*', '= "Confirmed"')
+        "published as confirmed",
+        f"aio-pika/{ASYNC}",
+        "in_the_middle",
+        (
+            r"( +)(await channel\.default_exchange.*\n) +(confirmed\.append.*\n)",
+            r"\1\3\1\2",
+        ),
     ),
-    sabotage("unknown untold", f"pika/{ASYNC}", MIDDLE, (r', "Unknown":', ":")),
-    sabotage("unknown untold", f"pika/{ONE}", MIDDLE, (r' *print\(f" \[!\] Unknown.*\n', "")),
+    sabotage(
+        "published as confirmed",
+        f"pika/{ONE}",
+        "in_the_middle",
+        (r"( +)(channel\.basic_publish.*\n) +(done \+= 1\n)", r"\1\3\1\2"),
+    ),
     sabotage(
         "no account at the end",
         f"aio-pika/{BATCHES}",
-        MIDDLE,
-        ("finally:", f"{NOT_CAUGHT}:"),
+        "in_the_middle",
+        ("finally:", "except ZeroDivisionError:"),
     ),
     sabotage(
         "silent end",
         f"pika/{ASYNC}",
-        f"{MIDDLE} or closed_in",
-        (r" *raise publisher\.why\n", "        sys.exit(1)\n"),
+        "in_the_middle or closed_in",
+        (r"self\.end\(f\"Failed: \{why.*", "self.end(1)"),
     ),
     sabotage(
         "deaf to the channel",
@@ -108,19 +104,11 @@ CUTS = [
         "other_arguments",
         (r" *channel\.add_on_close.*\n", ""),
     ),
-    sabotage("status 0", f"pika/{ASYNC}", "full_queue", (r"else 1\)", "else 0)")),
-    sabotage("status 0", f"aio-pika/{ONE}", "full_queue", (r"else 1\)", "else 0)")),
-    sabotage(
-        "traceback on Ctrl-C",
-        f"pika/{ASYNC}",
-        MIDDLE,
-        ("except KeyboardInterrupt", NOT_CAUGHT),
-    ),
+    sabotage("status 0", f"pika/{ASYNC}", "full_queue", (r"sys\.exit\(status\)", "sys.exit(0)")),
+    sabotage("status 0", f"aio-pika/{ASYNC}", "full_queue", ("if done < count:", "if False:")),
     # What is stored
-    sabotage(
-        "transient", f"pika/{ONE}", "in_order", (r"DeliveryMode\.P\w+", "DeliveryMode.Transient")
-    ),
-    sabotage("lowest priority", f"aio-pika/{ASYNC}", "in_order", (r" *priority=4.*\n", "")),
+    sabotage("transient", f"pika/{ONE}", "in_order", ("delivery_mode=2", "delivery_mode=1")),
+    sabotage("lowest priority", f"aio-pika/{ASYNC}", "in_order", (r", priority=4", "")),
     sabotage(
         "classic queue",
         f"aio-pika/{BATCHES}",
