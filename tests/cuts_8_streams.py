@@ -9,6 +9,8 @@ sabotage = partial(cut, "8-streams")
 APPEND, READ, SINCE, RESUME = "append.py", "read.py", "read_since.py", "read_resuming.py"
 SEE_ALL = "every_reader or where_to_begin"
 
+BOTH = ("pika", "aio-pika")
+
 CUTS = [
     # The sender
     sabotage(
@@ -24,15 +26,15 @@ CUTS = [
     sabotage("no prefetch", f"pika/{READ}", SEE_ALL, (r" *channel\.basic_qos.*\n", "")),
     sabotage("no prefetch", f"aio-pika/{READ}", SEE_ALL, (r" *await channel\.set_qos.*\n", "")),
     sabotage("no ack", f"pika/{READ}", "more_events_than", (r" *channel\.basic_ack.*\n", "")),
-    sabotage("no ack", f"aio-pika/{SINCE}", "more_events_than", (r" *await message\.ack.*\n", "")),
-    sabotage(
-        "always first", f"pika/{READ}", "where_to_begin", ('-offset": start', '-offset": "first"')
-    ),
-    sabotage(
-        "always first",
-        f"aio-pika/{READ}",
-        "where_to_begin",
-        ('-offset": start', '-offset": "first"'),
+    sabotage("no ack", f"aio-pika/{SINCE}", "more_events_than", (r" *await event\.ack.*\n", "")),
+    *(
+        sabotage(
+            "always first",
+            f"{client}/{READ}",
+            "where_to_begin",
+            ('-offset": start', '-offset": "first"'),
+        )
+        for client in BOTH
     ),
     sabotage(
         "offset as text", f"pika/{READ}", "where_to_begin", (r"int\(start\) if.*e start", "start")
@@ -43,79 +45,90 @@ CUTS = [
         "every_text",
         (r"os\.fsdecode\((.*)\)", r"\1.decode()"),
     ),
+    sabotage("UTC", f"pika/{SINCE}", "from_a_time", (r"astimezone\(UTC", "replace(tzinfo=UTC")),
     sabotage(
-        "UTC",
-        f"pika/{SINCE}",
-        "from_a_time",
-        (r"isoformat\(since\)", r"\g<0>.replace(tzinfo=UTC)"),
+        "any beginning", f"pika/{READ}", "beginning_that", (r" *if not re\.full.*\n.*\n", "")
     ),
-    sabotage("before 1970", f"aio-pika/{SINCE}", "from_a_time", (r"max\(0, moment\)", "moment")),
-    sabotage(
-        "any interval", f"aio-pika/{SINCE}", "beginning_that", (r"\[1-9\]\\d\{0,3\}", r"\\d*")
+    *(
+        sabotage(
+            "silent end",
+            f"{client}/{READ}",
+            "deleted_under",
+            (r' *(sys\.exit|raise SystemExit)\(f?"Failed: (the|\{end).*\n', ""),
+        )
+        for client in BOTH
     ),
-    sabotage("status 1", f"pika/{READ}", "beginning_that", (r"sys\.exit\(2\)", "sys.exit(1)")),
-    sabotage("deaf to cancel", f"aio-pika/{READ}", "deleted_under", (r" *amqp\.on_con.*\n", "")),
+    *(
+        sabotage(
+            "deaf to cancel", f"aio-pika/{name}", "deleted_under", (r" *amqp\.on_con.*\n", "")
+        )
+        for name in (READ, SINCE, RESUME)
+    ),
+    sabotage("no reason", f"aio-pika/{READ}", "closed_under", (r"end\[0\]\.args or ", "")),
     sabotage(
-        "deaf to close",
+        "no reason in mid-task",
         f"aio-pika/{RESUME}",
         "closed_under",
-        (r" *channel\.close_callbacks.*\n", ""),
+        (r"suppress\(.*\)", "suppress()"),
     ),
-    sabotage("silent end", f"pika/{READ}", "deleted_under", (r" *raise ConnectionError.*\n", "")),
-    # Going on
     *(
         sabotage(
-            "saved before the work",
+            "Ctrl-C as a traceback",
             f"{client}/{RESUME}",
-            "in_hand",
-            (r"( +)((?:await )?work\(.*\n)( +save\(.*\n)", r"\3\1\2"),
+            "quietly or in_hand",
+            (r" *signal\.signal.*\n", ""),
         )
-        for client in ("pika", "aio-pika")
+        for client in BOTH
+    ),
+    # Going on
+    sabotage(
+        "saved before the work",
+        f"pika/{RESUME}",
+        "in_hand or raises",
+        (r"( +time\.sleep.*\n.*\n)((?: +#.*\n)(?: +saved.*\n)+)", r"\2\1"),
+    ),
+    sabotage(
+        "saved before the work",
+        f"aio-pika/{RESUME}",
+        "in_hand or raises",
+        (r"( +async with asyncio\.Task(?s:.*?)Done.*\n)((?: +#.*\n)(?: +saved.*\n)+)", r"\2\1"),
     ),
     *(
         sabotage(
-            "never saved", f"{client}/{RESUME}", "goes_on", (r" +save\(place, offset\).*\n", "")
+            "never saved", f"{client}/{RESUME}", "goes_on", (r" +saved\.with.*replace.*\n", "")
         )
-        for client in ("pika", "aio-pika")
+        for client in BOTH
+    ),
+    *(
+        sabotage(
+            "written in place",
+            f"{client}/{RESUME}",
+            "mid_write",
+            (r"saved\.with_suffix\(.*\)\.write", "saved.write"),
+            (r" +saved\.with.*replace.*\n", ""),
+        )
+        for client in BOTH
+    ),
+    *(
+        sabotage(
+            "the last one again",
+            f"{client}/{RESUME}",
+            "goes_on",
+            (r"read_text\(\)\) \+ 1", "read_text())"),
+        )
+        for client in BOTH
     ),
     sabotage(
-        "written in place",
-        f"pika/{RESUME}",
-        "mid_write",
-        (r"draft = .*", "draft = place"),
-        (r" *draft\.replace.*\n", ""),
-    ),
-    sabotage("half a number", f"aio-pika/{RESUME}", "damaged", (r"18\}\\n", "18}\\\\n?")),
-    sabotage(
-        "done twice",
+        "the work's failure is the client's",
         f"aio-pika/{RESUME}",
-        "goes_on",
-        ("if not resuming or offset != done", "if True"),
-    ),
-    sabotage(
-        "not resumed with the last",
-        f"pika/{RESUME}",
-        "goes_on",
-        ('"first" if done is None else done', '"first" if done is None else done + 1'),
-    ),
-    sabotage("silent gap", f"pika/{RESUME}", "retention_has", (r" +if resuming and.*\n.*\n", "")),
-    sabotage(
-        "silent gap", f"aio-pika/{RESUME}", "retention_has", (r" +if resuming and.*\n.*\n", "")
-    ),
-    sabotage(
-        "waits for ever",
-        f"pika/{RESUME}",
-        "another_stream",
-        ("inactivity_timeout=10", "inactivity_timeout=99"),
-    ),
-    sabotage(
-        "waits for ever", f"aio-pika/{RESUME}", "another_stream", ("timeout\\(10", "timeout(99")
+        "work_that_raises",
+        (r"async with asyncio\.TaskGroup\(\)", "if True"),
     ),
     # The draft, which must show the fault that the page shows
     sabotage(
         "draft is limited",
         "pika/read_unlimited.py",
         "draft_forgets or Reading",
-        (r"( +)channel\.basic_consume", r"\1channel.basic_qos(prefetch_count=9)\n\g<0>"),
+        (r"( +)events: Any", r"\1channel.basic_qos(prefetch_count=9)\n\g<0>"),
     ),
 ]
