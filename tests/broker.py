@@ -45,6 +45,7 @@ import pika.exceptions
 import psutil
 import reaper
 import requests
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
@@ -210,12 +211,16 @@ class Broker:
 def handshake(url: str) -> str:
     """Connect and return the broker's version.
 
-    Raises pika's exceptions where that fails.
+    Raises pika's exceptions, or OSError, where that fails.
     """
     parameters = pika.URLParameters(url)
     parameters.socket_timeout = parameters.blocked_connection_timeout = 5
     parameters.stack_timeout = 10
-    with closing(pika.BlockingConnection(parameters)) as connection:
+    try:
+        opened = pika.BlockingConnection(parameters)
+    except AMQPConnectorException:  # which is neither AMQPError nor OSError
+        raise TimeoutError("it accepts connections and says nothing") from None
+    with closing(opened) as connection:
         implementation: Any = getattr(connection, "_impl")  # noqa: B009 (not public)
         properties = implementation.server_properties
         return str((properties or {}).get("version", "?"))
@@ -575,8 +580,8 @@ def start(port: int | None = None, kind: str | None = None, lean: bool = False) 
 
 
 def shown(url: str) -> str:
-    """A URL without its password."""
-    return re.sub(r":[^:@/]*@", "@", url)
+    """A URL without its password: where that is in doubt, nothing of it."""
+    return re.sub(r"(//[^:@]*):.*@", r"\1@", url) if is_amqp(url) else "not shown"
 
 
 def is_amqp(url: str) -> bool:
@@ -584,8 +589,10 @@ def is_amqp(url: str) -> bool:
     try:
         parts = urlsplit(url)
         pika.URLParameters(url)
-        return parts.scheme in ("amqp", "amqps") and bool(parts.hostname) and parts.port != 0
-    except (ValueError, LookupError):
+        stray = "@" in parts.path + parts.query + parts.fragment  # a part of the password
+        good = parts.scheme in ("amqp", "amqps") and parts.hostname and parts.port != 0
+        return bool(good) and not stray
+    except (ValueError, LookupError, TypeError):
         return False
 
 
@@ -633,7 +640,7 @@ def get(lean: bool = False) -> Broker:
     Where it is started, `lean` is as for `start`.
     """
     url = os.environ.get("AMQP_URL")
-    return named(url) if url else start(lean=lean)
+    return start(lean=lean) if url is None else named(url)
 
 
 def holder(port: int) -> str:

@@ -36,7 +36,7 @@ PROBE = f"rabbitmq-by-example-probe-{uuid.uuid4().hex[:8]}"
 
 def broker_url() -> str:
     """The broker that the scripts would use."""
-    return os.environ.get("AMQP_URL") or DEFAULT_URL
+    return os.environ.get("AMQP_URL", DEFAULT_URL)
 
 
 def attempt(url: str, action: Callable[[BlockingChannel], Any]) -> str:
@@ -138,7 +138,7 @@ def look() -> int:
         print("Next       open the page of a chapter and run its scripts, or: make test")
     elif any(name == "Left over" for name, _ in rows):
         print("Next       make reset  (deletes the queues named above, with what is in them)")
-    elif os.environ.get("AMQP_URL"):
+    elif "AMQP_URL" in os.environ:
         print("Next       fix AMQP_URL, or unset it and: make broker")
     else:
         print("Next       make broker  (and leave it running), or: make demo")

@@ -227,7 +227,9 @@ def test_an_amqp_url_that_does_not_answer(nothing_there: pytest.MonkeyPatch) -> 
     assert "secret" not in str(error.value)
 
 
-@pytest.mark.parametrize("url", ["garbage", "localhost", "amqp://[::1/", "amqp://h/?heartbeat=x"])
+@pytest.mark.parametrize(
+    "url", ["", "garbage", "localhost", "amqp://[::1/", "amqp://h/?heartbeat=x"]
+)
 def test_an_amqp_url_that_is_none(nothing_there: pytest.MonkeyPatch, url: str) -> None:
     nothing_there.setenv("AMQP_URL", url)
     with pytest.raises(BrokerError, match="not an AMQP URL"):

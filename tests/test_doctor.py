@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -83,12 +84,29 @@ def test_each_trouble_has_its_words(broker: Broker) -> None:
         "amqp://localhost:port/": "not an AMQP URL",
         "amqp://[::1/": "not an AMQP URL",
         "amqp://guest:guest@nowhere.invalid/": "No broker answers",
+        # An empty one, and passwords that are not quoted or have no host after them.
+        "": "not an AMQP URL",
+        "amqp://alice:secret#et@localhost/": "not an AMQP URL",
+        "amqp://alice:12#secret@localhost/": "not an AMQP URL",
+        "amqp://alice:secret/word@localhost/": "not an AMQP URL",
+        "amqp://alice:secret": "not an AMQP URL",
     }.items():
         done = run(url)
         assert done.returncode == 1
         assert words in done.stdout, url
         assert "Traceback" not in done.stderr
         assert "secret" not in done.stdout + done.stderr
+
+
+def test_a_server_that_accepts_and_says_nothing_is_named() -> None:
+    """As `docker pause` leaves one; also just when one asks what holds the port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        port = silent.getsockname()[1]
+        done = run(f"amqp://guest:secret@127.0.0.1:{port}/", "reset")
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done
+        assert "says nothing" in done.stderr
+        assert "secret" not in done.stderr
+        assert brokers.holder(port)
 
 
 def test_reset_names_the_trouble_too(broker: Broker) -> None:
