@@ -143,7 +143,11 @@ class Shown:
         if self.bar:
             self.bar.console.print(line, markup=False, highlight=False)
         else:
-            print(line, flush=True)
+            try:
+                print(line, flush=True)
+            except OSError:
+                # Nobody reads it any more. What we do must not depend on it.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 Handler = Callable[[dict[str, Any]], Awaitable[None]]
@@ -397,6 +401,7 @@ def work(given: argparse.Namespace, size: int, how: str) -> int:
 
 
 def run_command(coroutine: Coroutine[Any, Any, int | None]) -> int:
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         return asyncio.run(coroutine) or 0
     except KeyboardInterrupt:

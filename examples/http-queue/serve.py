@@ -69,6 +69,8 @@ def arguments() -> argparse.Namespace:
         parser.error("--max-attempts is from 1 to 20")
     if given.intake_size < 1:
         parser.error("--intake-size is 1 or more")
+    if given.queue is not None and "://" not in given.queue:
+        parser.error("--queue is a URL: amqp://user:password@host/")
     if not 0 <= given.backoff <= 3600:
         parser.error("--backoff is from 0 to 3600")
     if given.host not in LOOPBACK and not given.token:
@@ -102,10 +104,18 @@ class Server(uvicorn.Server):
 
 async def serve(given: argparse.Namespace) -> None:
     policy = Policy(given.max_attempts, given.backoff)
-    if given.queue:
-        queue = BrokerQueue(given.queue, policy)
-    else:
-        queue = TableQueue(given.database, policy)
+    try:
+        if given.queue is not None:
+            queue = BrokerQueue(given.queue, policy)
+        else:
+            queue = TableQueue(given.database, policy)
+        await queue.start()
+    except QueueDown:
+        raise
+    except Exception as error:  # only its kind: its text may hold a password
+        option = "--database" if given.queue is None else "--queue"
+        kind = type(error).__name__
+        raise QueueDown(f"Cannot use the URL of {option}: {kind}") from None
     settings = Settings(
         token=given.token,
         hosts=(*LOOPBACK, given.host, *given.name),
@@ -124,7 +134,6 @@ async def serve(given: argparse.Namespace) -> None:
         timeout_graceful_shutdown=3,
     )
     server = Server(config)
-    await queue.start()
     server.kind = queue.kind
     try:
         await readers.prepare()
