@@ -23,10 +23,12 @@ async def main(start: str | int) -> None:
         queue = await channel.declare_queue(
             "events", durable=True, arguments=STREAM
         )
+        events = queue.iterator(arguments={"x-stream-offset": start})
+        # Before it says so: "next" is the next event from here on.
+        await events.consume()
         print(" [*] Waiting for events. To exit press CTRL+C")
-        place = {"x-stream-offset": start}
         with suppress(aio_pika.exceptions.ChannelInvalidStateError):
-            async for event in queue.iterator(arguments=place):
+            async for event in events:
                 offset = event.headers["x-stream-offset"]
                 text = os.fsdecode(event.body)
                 print(f" [x] Received {text!r} at offset {offset}")

@@ -21,14 +21,18 @@ def main(start: str | int) -> None:
     channel = connection.channel()
     channel.basic_qos(prefetch_count=100)  # without, it is refused
     channel.queue_declare("events", durable=True, arguments=STREAM)
-    print(" [*] Waiting for events. To exit press CTRL+C")
-    place = {"x-stream-offset": start}
-    events: Any = channel.consume("events", arguments=place)
-    for method, properties, body in events:
+
+    def on_event(_: Any, method: Any, properties: Any, body: bytes) -> None:
         offset = properties.headers["x-stream-offset"]
         print(f" [x] Received {os.fsdecode(body)!r} at offset {offset}")
         # This removes nothing, but lets the broker send another one.
         channel.basic_ack(method.delivery_tag)
+
+    # Before it says so: "next" is the next event from here on.
+    place = {"x-stream-offset": start}
+    channel.basic_consume("events", on_event, arguments=place)
+    print(" [*] Waiting for events. To exit press CTRL+C")
+    channel.start_consuming()
     sys.exit("Failed: the queue is gone")
 
 
