@@ -12,12 +12,13 @@ import inspect
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,9 +29,11 @@ import pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from broker import Broker
-from chapters import DOCS
-from conftest import poll
+from chapters import DOCS, EXAMPLES
+from conftest import close_connections, connected, subscribed
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError
+from running import Script
 
 PAGE = DOCS / "errors.rst"
 CLASSIC: dict[str, Any] = {"x-queue-type": "classic"}
@@ -54,16 +57,9 @@ class Site:
     def address(self) -> str:
         return self.broker.url.rpartition("@")[2]
 
-    def close_connections(self) -> None:
-        """As an operator does in the management interface."""
-
-        def names() -> list[str]:
-            found = self.broker.call_api("GET", f"vhosts/{self.vhost}/connections")
-            return [each["name"] for each in found]
-
-        poll(lambda: len(names()), 1)
-        for name in names():
-            self.broker.call_api("DELETE", f"connections/{name}")
+    def close_connections(self, count: int = 1) -> None:
+        """As an operator does in the management interface, who gives no reason."""
+        close_connections(self.broker, self.url, "Closed via management plugin", count)
 
     @contextmanager
     def user(self, *rights: str) -> Iterator[str]:
@@ -139,6 +135,45 @@ connecting(
 connecting("tls", lambda site: f"amqps://guest:guest@{site.address}")
 connecting("password", lambda site: f"amqp://guest:secret@{site.address}")
 connecting("vhost", lambda site: f"{site.broker.url}nowhere")
+
+
+# What pika refuses, and aio-pika takes.
+PARTICULAR: list[tuple[str, Callable[[Site], str]]] = [
+    ("url", lambda site: site.url.replace("guest:guest@", "guest@")),
+    ("url", lambda site: f"{site.url}?frobnicate=1"),
+    ("vhost", lambda site: f"{site.broker.url}/"),
+]
+
+
+def pika_is_particular(name: str, url: Callable[[Site], str]) -> None:
+    async def both(site: Site) -> None:
+        await (await aio_pika.connect(url(site))).close()
+        pika.BlockingConnection(pika.URLParameters(url(site)))
+
+    provokes(name)(both)
+
+
+for _name, _url in PARTICULAR:
+    pika_is_particular(_name, _url)
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """One that accepts, and says nothing: its URL, for pika and aio-pika."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"amqp://guest:guest@127.0.0.1:{listening.getsockname()[1]}/"
+
+
+@provokes("silent")
+def pika_silent(_: Site) -> None:
+    with silent_server() as url:
+        pika.BlockingConnection(pika.URLParameters(f"{url}?stack_timeout=1"))
+
+
+@provokes("silent")
+async def aio_pika_silent(_: Site) -> None:
+    with silent_server() as url:
+        await aio_pika.connect(url, timeout=1)
 
 
 @provokes("vhost")
@@ -513,6 +548,52 @@ def pika_threads(site: Site) -> None:
         timeout=60,
     )
     logging.error(done.stderr)
+
+
+def consumer_says(site: Site, client: str, then: Callable[[BlockingChannel], object]) -> None:
+    """What chapter 1's receiver prints when it ends, because of what is done then."""
+    script = EXAMPLES / "1-hello-world" / client / "receive.py"
+    with closing(Script(script, url=site.url)) as receiver, connected(site.url) as channel:
+        receiver.wait_for("Waiting")
+        subscribed(channel, "hello")
+        with suppress(AMQPError):
+            then(channel)
+        receiver.wait()
+        logging.error("\n".join(receiver.stderr))
+
+
+def delete_queue(channel: BlockingChannel) -> None:
+    channel.queue_delete("hello")
+
+
+def send_a_timestamp_in_milliseconds(channel: BlockingChannel) -> None:
+    late = pika.BasicProperties(timestamp=9223372036854775)
+    channel.basic_publish("", "hello", b"late", late)
+
+
+@provokes("gone")
+def pika_gone(site: Site) -> None:
+    consumer_says(site, "pika", delete_queue)
+
+
+@provokes("gone")
+def aio_pika_gone(site: Site) -> None:
+    consumer_says(site, "aio-pika", delete_queue)
+
+
+@provokes("forced")
+def pika_consumer_forced(site: Site) -> None:
+    consumer_says(site, "pika", lambda _: site.close_connections(2))
+
+
+@provokes("forced")
+def aio_pika_consumer_forced(site: Site) -> None:
+    consumer_says(site, "aio-pika", lambda _: site.close_connections(2))
+
+
+@provokes("unmarshal")
+def aio_pika_unmarshal(site: Site) -> None:
+    consumer_says(site, "aio-pika", send_a_timestamp_in_milliseconds)
 
 
 # --- The page ---------------------------------------------------------------------
