@@ -30,9 +30,10 @@ async def work(
             answer = await client.post(f"{CONSUMER_URL}/items", json=item)
         except (httpx.ConnectError, ValueError):
             fates[index] = "failed"  # was not sent
-        except httpx.HTTPError:  # it may have been done all the same
-            continue
-        fates[index] = "delivered" if answer.is_success else "refused"
+        except httpx.HTTPError:
+            pass  # it may have been done all the same
+        else:
+            fates[index] = "delivered" if answer.is_success else "refused"
 
 
 @app.post("/produce")

@@ -1,6 +1,6 @@
 """Simulate what clients that retry do to a service: python retry_storm.py
 
-The service does one request a tick. A client waits a second, and may try again.
+The service does one request a tick. A client waits a second, then may retry.
 """
 
 import random
@@ -20,11 +20,11 @@ class Policy(NamedTuple):
 
 
 POLICIES = [
-    Policy("no retries", tries=1),
+    Policy("no retries", 1),
     Policy("at once"),
-    Policy("backoff, jitter", longest=30),
-    Policy("and a budget", longest=30, budget=0.1),
-    Policy("and a bounded queue", longest=30, budget=0.1, room=80),
+    Policy("backoff, jitter", 8, 30),
+    Policy("and a budget", 8, 30, 0.1),
+    Policy("and a bounded queue", 8, 30, 0.1, 80),
 ]
 
 
