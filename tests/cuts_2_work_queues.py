@@ -161,13 +161,6 @@ CUTS = [
         (r"( *)messages: Any", r"\1channel.basic_qos(prefetch_count=1)\n\1messages: Any"),
     ),
     sabotage(
-        "draft remembers",
-        "pika/tasks_worker_forgetful.py",
-        "orgotten",
-        ("for _, _, body", "for method, _, body"),
-        (r'( *)print\(" \[x\] Done"\)\n', r"\g<0>\1channel.basic_ack(method.delivery_tag)\n"),
-    ),
-    sabotage(
         "draft confirms",
         "aio-pika/new_task_unconfirmed.py",
         "draft_says",

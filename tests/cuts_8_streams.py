@@ -124,11 +124,4 @@ CUTS = [
         "work_that_raises",
         (r"async with asyncio\.TaskGroup\(\)", "if True"),
     ),
-    # The draft, which must show the fault that the page shows
-    sabotage(
-        "draft is limited",
-        "pika/read_unlimited.py",
-        "draft_forgets or Reading",
-        (r"( +)events: Any", r"\1channel.basic_qos(prefetch_count=9)\n\g<0>"),
-    ),
 ]

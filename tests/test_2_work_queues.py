@@ -29,7 +29,7 @@ from running import INTERRUPTED, Script
 CHAPTER = "2-work-queues"
 QUORUM = {"x-queue-type": "quorum"}
 DRAFT, UNFAIR, FINAL = "tasks_worker_auto_ack.py", "tasks_worker_unfair.py", "tasks_worker.py"
-WORKERS = (DRAFT, UNFAIR, "tasks_worker_forgetful.py", FINAL)
+WORKERS = (DRAFT, UNFAIR, FINAL)
 SENDERS = ("new_task_unconfirmed.py", "new_task_transient.py", "new_task.py")
 
 Start = Callable[..., Script]
@@ -286,14 +286,21 @@ def test_the_draft_loses_what_it_was_given(
 
 
 def test_a_forgotten_ack_brings_everything_back(
-    run: Start, client: str, channel: BlockingChannel
+    client: str, url: str, channel: BlockingChannel, tmp_path: Path
 ) -> None:
-    forgetful = worker(run, client, "tasks_worker_forgetful.py")
-    publish(channel, "one")
-    publish(channel, "two")
-    forgetful.wait_for("Done", count=2)
-    assert ready(channel, "task_queue") == 0
-    assert forgetful.interrupt() == INTERRUPTED
+    """With the ack taken out as the page does it."""
+    ack = {
+        "pika": "        channel.basic_ack(method.delivery_tag)",
+        "aio-pika": "message.process(requeue=True), ",
+    }[client]
+    copy = altered(CHAPTER, client, UNFAIR, ack, "", tmp_path)
+    with closing(Script(copy, url=url)) as forgetful:
+        forgetful.wait_for("Waiting")
+        publish(channel, "one")
+        publish(channel, "two")
+        forgetful.wait_for("Done", count=2)
+        assert ready(channel, "task_queue") == 0
+        assert forgetful.interrupt() == INTERRUPTED
     poll(lambda: ready(channel, "task_queue"), 2)
 
 

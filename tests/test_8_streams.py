@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import pika
 import pytest
 from broker import Broker
-from chapters import CLIENTS
+from chapters import CLIENTS, EXAMPLES
 from conftest import Starter, altered, assert_one_line, close_connections, poll
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
@@ -561,16 +561,20 @@ def test_an_interval_that_is_none(run: Start, client: str, channel: BlockingChan
         assert_one_line(script, "Failed: ", "make doctor")
 
 
-def test_the_draft_forgets_the_prefetch(run: Start, client: str, channel: BlockingChannel) -> None:
+def test_without_a_prefetch_count_it_is_refused(
+    client: str, channel: BlockingChannel, url: str, tmp_path: Path
+) -> None:
+    """With the line taken out as the page does it."""
     declare(channel)
-    script = run(client, "read_unlimited.py")
-    assert_one_line(script, "PRECONDITION_FAILED - consumer prefetch count is not set")
-    assert script.stdout == [READY]
+    source = (EXAMPLES / CHAPTER / client / "read.py").read_text()
+    lines = [line for line in source.splitlines() if "_qos" not in line]
+    assert len(lines) == len(source.splitlines()) - 1
+    (tmp_path / "read.py").write_text("\n".join(lines))
+    with closing(Script(tmp_path / "read.py", "first", url=url)) as script:
+        assert_one_line(script, "PRECONDITION_FAILED - consumer prefetch count is not set")
 
 
-@pytest.mark.parametrize(
-    ("name", "word"), [("append.py", "event"), ("read_unlimited.py", ""), *READERS]
-)
+@pytest.mark.parametrize(("name", "word"), [("append.py", "event"), *READERS])
 def test_a_queue_of_that_name_with_other_arguments(
     run: Start, client: str, channel: BlockingChannel, tmp_path: Path, name: str, word: str
 ) -> None:
