@@ -8,23 +8,18 @@ sabotage = partial(cut, "4-routing")
 
 SENDER, DRAFT = "emit_log_direct.py", "emit_log_direct_silent.py"
 RECEIVER = "receive_logs_direct.py"
-NOT_CAUGHT = r"except \(AMQPError.*\)", "except ZeroDivisionError"
-MISTAKES = "no_broker or wrong_pass or another_type"
 LOST = "sent_is_only"
 FEWER = r"len\(sys\.argv\) < 3", "len(sys.argv) < 2"
 AS_OFFICIAL = 'main(sys.argv[1], " ".join(sys.argv[2:]) or "Hello World!")'
 
 CUTS = [
     # The sender
-    sabotage("not mandatory", f"pika/{SENDER}", LOST, (r" *mandatory=True.*\n", "")),
+    sabotage("not mandatory", f"pika/{SENDER}", LOST, (", mandatory=True", "")),
     sabotage(
         "not mandatory",
         f"aio-pika/{SENDER}",
         LOST,
-        (
-            r"            \)\n        except",
-            "                mandatory=False,\n            )\n        except",
-        ),
+        ("routing_key=severity", "routing_key=severity, mandatory=False"),
     ),
     sabotage("no confirms", f"pika/{SENDER}", LOST, (r" *channel\.confirm_delivery.*\n", "")),
     sabotage("return only logged", f"aio-pika/{SENDER}", LOST, ("on_return_raises=True", "")),
@@ -39,7 +34,7 @@ CUTS = [
         "severity ignored",
         f"pika/{SENDER}",
         "gets_what",
-        ("routing_key=severity", 'routing_key="error"'),
+        ('_logs", severity, body', '_logs", "error", body'),
     ),
     sabotage(
         "message made up",
@@ -50,28 +45,23 @@ CUTS = [
     ),
     sabotage("message made up", f"aio-pika/{SENDER}", "without_a_message", FEWER),
     sabotage(
-        "usage with status 1",
+        "usage with status 0",
         f"aio-pika/{SENDER}",
         "without_a_message",
-        (r"sys\.exit\(2\)", "sys.exit(1)"),
+        (r'sys\.exit\("Usage.*"\)', "sys.exit()"),
     ),
-    sabotage("usage on stdout", f"pika/{RECEIVER}", "missing_arg", (", file=sys.stderr", "")),
     sabotage(
         "Latin-1",
         f"pika/{SENDER}",
         "any_text",
         (r"os\.fsencode\(text\)", 'text.encode("latin-1", "replace")'),
     ),
-    sabotage("wide key uncaught", f"aio-pika/{SENDER}", "that_is_none", ("TypeError, ", "")),
-    sabotage("wide key uncaught", f"aio-pika/{RECEIVER}", "that_is_none", ("TypeError, ", "")),
-    sabotage("mistakes as tracebacks", f"pika/{SENDER}", MISTAKES, NOT_CAUGHT),
-    sabotage("mistakes as tracebacks", f"aio-pika/{RECEIVER}", MISTAKES, NOT_CAUGHT),
     # The draft, which must show the fault that the page shows
     sabotage(
         "draft is mandatory",
         f"pika/{DRAFT}",
         "draft_says",
-        (r"(body=.*\n)", r"\1            mandatory=True,\n"),
+        ("severity, body", "severity, body, mandatory=True"),
     ),
     sabotage(
         "draft raises",
@@ -93,18 +83,6 @@ CUTS = [
         ("in severities:", "in severities[:1]:"),
     ),
     sabotage(
-        "a queue for each key",
-        f"pika/{RECEIVER}",
-        "twice",
-        (
-            r"        channel\.queue_bind\(queue.*\n",
-            '        queue = channel.queue_declare("", exclusive=True).method.queue\n'
-            '        channel.queue_bind(queue, "direct_logs", routing_key=severity)\n'
-            "        channel.basic_consume(queue, on_message, auto_ack=True)\n",
-        ),
-        (r"    # An ack.*\n.*\n", ""),
-    ),
-    sabotage(
         "one queue for all",
         f"pika/{RECEIVER}",
         "gets_what",
@@ -119,30 +97,30 @@ CUTS = [
     sabotage("strict about text", f"pika/{RECEIVER}", "not_text", ('errors="replace"', "")),
     sabotage("strict about text", f"aio-pika/{RECEIVER}", "not_text", ('errors="replace"', "")),
     sabotage(
-        "silent end", f"pika/{RECEIVER}", "deleted_under", (r" *raise ConnectionError.*\n", "")
+        "ends silently",
+        f"pika/{RECEIVER}",
+        "deleted_under",
+        (r" *sys\.exit\(.Failed: the.*\n", ""),
     ),
     sabotage(
-        "deaf to cancel",
+        "ends silently",
         f"aio-pika/{RECEIVER}",
         "deleted_under",
-        (r"amqp\.on_consumer\w+\.add", "str"),
+        (r" *raise SystemExit\(.*end\[0\].*\n", ""),
     ),
     sabotage(
-        "deaf to close",
-        f"aio-pika/{RECEIVER}",
-        "closed_under",
-        (r" *channel\.close_callbacks.*\n", ""),
+        "waits for ever", f"aio-pika/{RECEIVER}", "deleted_under", (r" *amqp\.on_consumer.*\n", "")
     ),
     sabotage(
-        "Ctrl-C uncaught",
-        f"pika/{RECEIVER}",
-        "quietly",
-        ("except KeyboardInterrupt", "except OSError"),
+        "names no reason", f"aio-pika/{RECEIVER}", "closed_under", (r"end\[0\]\.args or ", "")
     ),
-    sabotage(
-        "Ctrl-C uncaught",
-        f"aio-pika/{RECEIVER}",
-        "quietly",
-        ("except KeyboardInterrupt", "except OSError"),
+    *(
+        sabotage(
+            "Ctrl-C as a traceback",
+            f"{client}/{RECEIVER}",
+            "quietly",
+            (r" *signal\.signal.*\n", ""),
+        )
+        for client in ("pika", "aio-pika")
     ),
 ]
