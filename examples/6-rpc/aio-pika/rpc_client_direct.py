@@ -1,68 +1,55 @@
-#!/usr/bin/env python3
-"""Ask without a queue for the reply: python rpc_client_direct.py 30
-
-Run rpc_server.py in another shell; it has fifteen seconds to answer.
-"""
+"""Ask without a queue for replies: python rpc_client_direct.py 30"""
 
 import asyncio
 import logging
 import os
+import signal
 import sys
 import uuid
+from typing import Any
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 TIMEOUT = 15  # seconds
 DIRECT = "amq.rabbitmq.reply-to"  # not a queue: there is nothing to declare
 
 
 async def main(n: str) -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel(publisher_confirms=False)
+        amqp = await channel.get_underlay_channel()  # knows how it ends
         await channel.declare_queue(
             "rpc_queue", durable=True, arguments={"x-queue-type": "quorum"}
         )
-        direct = await channel.get_queue(DIRECT, ensure=False)
-        request = aio_pika.Message(
-            os.fsencode(n),
-            reply_to=DIRECT,
-            correlation_id=str(uuid.uuid4()),
-            expiration=TIMEOUT,  # of no use to anybody after that
-            priority=4,  # normal; aio-pika's own default is lowest
-        )
+        reply_queue = await channel.get_queue(DIRECT, ensure=False)
+        wanted, got = str(uuid.uuid4()), asyncio.Future[Any]()
+
+        async def on_reply(reply: Any) -> None:
+            if reply.correlation_id == wanted and not got.done():
+                got.set_result(reply)  # all else answers something else
+
+        await reply_queue.consume(on_reply, no_ack=True)
+        request = aio_pika.Message(os.fsencode(n), priority=4)  # 4 is normal
+        request.reply_to, request.correlation_id = reply_queue.name, wanted
+        request.expiration = TIMEOUT  # later it is of no use
+        print(f" [x] Requesting fib({n})")
+        await channel.default_exchange.publish(request, "rpc_queue")
+        ends = asyncio.as_completed([got, amqp.closing], timeout=TIMEOUT)
         try:
-            replies = direct.iterator(no_ack=True)
-            async with asyncio.timeout(TIMEOUT), replies:
-                print(f" [x] Requesting fib({n})")
-                await channel.default_exchange.publish(request, "rpc_queue")
-                async for reply in replies:
-                    if reply.correlation_id != request.correlation_id:
-                        continue  # the answer to something else
-                    if reply.type == "error":
-                        sys.exit(f" [!] Error: {reply.body.decode()}")
-                    print(f" [.] Got {reply.body.decode()}")
-                    return
-            raise ConnectionError("the broker ended the consumer")
+            reply = await next(ends)  # or raises why the connection ended
         except TimeoutError:
-            sys.exit(
-                f" [!] No reply in {TIMEOUT} s: start python rpc_server.py"
-            )
+            sys.exit(f" [!] No reply in {TIMEOUT} s: start rpc_server.py")
+        if reply.type == "error":
+            sys.exit(f" [!] Error: {reply.body.decode()}")
+        print(f" [.] Got {reply.body.decode()}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        print("Usage: python rpc_client_direct.py N", file=sys.stderr)
-        sys.exit(2)
-    logging.basicConfig(level=logging.ERROR)
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
-        asyncio.run(main(sys.argv[1]))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+        asyncio.run(main(" ".join(sys.argv[1:]) or "30"))
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")
