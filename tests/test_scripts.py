@@ -24,11 +24,11 @@ LIMITS = {
     r"7-publisher-confirms/(aio-)?pika/publish_(individually|by_default|or_explain)": 40,
     r"7-publisher-confirms/pika/publish_(in_batches|asynchronously)": 80,
     r"[1-5]-": 40,
-    r"[6-8]-|which-client/|backpressure/": 55,
-    r"handling-models/": 80,
+    r"[6-8]-|which-client/": 55,
     r"producer-consumer/job_controller": 180,
 }
-COMPANIONS = ("handling-models", "backpressure")
+# Not yet of these sizes: handling-models and backpressure.
+COMPANIONS: tuple[str, ...] = ()
 
 
 def lessons(chapter: str) -> list[Path]:

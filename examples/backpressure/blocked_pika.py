@@ -1,59 +1,96 @@
-"""Publish 50 events, also to a broker with an alarm: python blocked_pika.py"""
+#!/usr/bin/env python3
+"""Publish an event every tenth of a second, also to a broker with an alarm.
 
-import logging
+So many events: python blocked_pika.py 3
+"""
+
 import os
-import signal
 import sys
-from itertools import count
-from typing import Any
 
 import pika
+from pika.channel import Channel
+from pika.connection import Connection
+from pika.exceptions import AMQPError, NackError
+from pika.frame import Method
+from pika.spec import Basic
+from pika.spec import Connection as Spec
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
-COUNT, QUORUM = 50, {"x-queue-type": "quorum"}
-STORED = pika.BasicProperties(delivery_mode=2)  # persistent
-
-
-def on_open(connection: Any) -> None:
-    connection.add_on_connection_blocked_callback(
-        lambda _, it: print(f" [!] Blocked by the broker: {it.method.reason}")
-    )
-    free = connection.add_on_connection_unblocked_callback
-    free(lambda *_: print(" [x] Unblocked"))
-    connection.channel(on_open_callback=on_channel)
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+PERSISTENT = pika.BasicProperties(delivery_mode=pika.DeliveryMode.Persistent)
 
 
-def on_channel(channel: Any) -> None:
-    numbers = count(1)
-
-    def publish(_: object = None) -> None:
-        if (number := next(numbers)) > COUNT:
-            print(f" [x] Confirmed {COUNT} events")
-            sys.exit()
-        channel.basic_publish("", "event_store", b"event %d" % number, STORED)
-
-    def on_confirm(frame: Any) -> None:
-        if "Nack" in frame.method.NAME:
-            fail(channel, "the queue is full")
-        channel.connection.ioloop.call_later(0.1, publish)
-
-    channel.add_on_close_callback(fail)
-    channel.confirm_delivery(on_confirm)
-    channel.queue_declare(
-        "event_store", durable=True, arguments=QUORUM, callback=publish
-    )
+def on_blocked(_: Connection, frame: Method[Spec.Blocked]) -> None:
+    print(f" [!] Blocked by the broker: {frame.method.reason}")
 
 
-def fail(_: object, why: object) -> None:
-    sys.exit(f"Failed: {why!r}. Try make doctor")
+def on_unblocked(_: Connection, frame: Method[Spec.Unblocked]) -> None:
+    print(" [x] Unblocked")
+
+
+class Publisher:
+    def __init__(self, count: int) -> None:
+        self.count, self.confirmed = count, 0
+        self.why: Exception | None = None
+        # Not a BlockingConnection: its basic_publish waits for the confirm,
+        # and while it waits it calls nobody back.
+        self.connection = pika.SelectConnection(
+            pika.URLParameters(AMQP_URL),
+            on_open_callback=self.on_open,
+            on_open_error_callback=self.end,
+            on_close_callback=self.end,
+        )
+
+    def on_open(self, connection: Connection) -> None:
+        connection.add_on_connection_blocked_callback(on_blocked)
+        connection.add_on_connection_unblocked_callback(on_unblocked)
+        connection.channel(on_open_callback=self.on_channel)
+
+    def on_channel(self, channel: Channel) -> None:
+        self.channel = channel
+        channel.add_on_close_callback(self.end)
+        channel.confirm_delivery(self.on_confirm)
+        channel.queue_declare(
+            "event_store",
+            durable=True,
+            arguments={"x-queue-type": "quorum"},
+            callback=self.publish,
+        )
+
+    def publish(self, _: object = None) -> None:
+        body = f"event {self.confirmed + 1}".encode()
+        self.channel.basic_publish("", "event_store", body, PERSISTENT)
+
+    def on_confirm(self, frame: Method[Basic.Ack | Basic.Nack]) -> None:
+        if isinstance(frame.method, Basic.Nack):
+            return self.end(self.channel, NackError([]))
+        self.confirmed += 1
+        if self.confirmed < self.count:
+            self.connection.ioloop.call_later(0.1, self.publish)
+        else:
+            self.connection.close()
+
+    def end(self, _: Channel | Connection, why: Exception) -> None:
+        self.why = self.why or why
+        self.connection.ioloop.stop()
+
+
+def main(count: int) -> None:
+    publisher = Publisher(count)
+    publisher.connection.ioloop.start()  # until something stops it
+    if publisher.confirmed < count and publisher.why:
+        raise publisher.why
+    print(f" [x] Confirmed {count} events")
 
 
 if __name__ == "__main__":
-    logging.getLogger("pika").setLevel(logging.CRITICAL)  # we say it
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    given = sys.argv[1] if len(sys.argv) > 1 else ""
+    if not given.isdecimal() or not int(given):
+        print("Usage: python blocked_pika.py N", file=sys.stderr)
+        sys.exit(2)
     try:
-        parameters = pika.URLParameters(AMQP_URL)
-    except Exception as error:  # only its kind: its text may hold a password
-        sys.exit(f"No connection: {type(error).__name__}. Try make doctor")
-    # Not a BlockingConnection: while it waits it calls nobody back.
-    pika.SelectConnection(parameters, on_open, fail, fail).ioloop.start()
+        main(int(given))
+    except KeyboardInterrupt:
+        sys.exit(1)
+    except (AMQPError, OSError, ValueError, LookupError) as why:
+        where = AMQP_URL.rpartition("@")[2]  # without the password
+        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")

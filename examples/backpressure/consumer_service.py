@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A service that takes items by HTTP, so many seconds each, one at a time.
 
     python consumer_service.py 0.1
@@ -8,7 +9,6 @@ answers with status 500; press Ctrl-C to have it answer nothing at all.
 
 import asyncio
 import os
-import signal
 import socket
 import sys
 from typing import Annotated, Any
@@ -34,12 +34,18 @@ async def take(item: Annotated[Any, Body()]) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # for when uvicorn is through
-    if len(sys.argv) < 2:
-        sys.exit("Usage: python consumer_service.py SECONDS")
-    seconds = float(sys.argv[1])
+    try:
+        seconds = float(sys.argv[1])
+    except (IndexError, ValueError):
+        print("Usage: python consumer_service.py SECONDS", file=sys.stderr)
+        sys.exit(2)
     address = urlsplit(URL)
-    with socket.create_server((address.hostname, address.port)) as server:
-        print(f" [*] Waiting for items at {URL}. To exit press CTRL+C")
-        config = uvicorn.Config(app, log_level="warning")
-        uvicorn.Server(config).run(sockets=[server])
+    try:
+        with socket.create_server((address.hostname, address.port)) as server:
+            print(f" [*] Waiting for items at {URL}. To exit press CTRL+C")
+            config = uvicorn.Config(app, log_level="warning")
+            uvicorn.Server(config).run(sockets=[server])
+    except KeyboardInterrupt:
+        pass
+    except OSError as why:
+        sys.exit(f"Failed at {URL}: {why!r}. Is the port taken?")
