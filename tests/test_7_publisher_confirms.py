@@ -298,10 +298,10 @@ def test_the_connection_closed_in_mid_run(
 def test_the_queue_deleted_in_mid_run(
     run: Start, client: str, name: str, url: str, channel: BlockingChannel
 ) -> None:
-    count = 3000
+    count = 20_000  # so many that it is not through before the queue is gone
     script = in_mid_run(run(client, name, str(count)), url)
     channel.queue_delete(QUEUE)
-    script.wait()
+    script.wait(120)
     returned = "" if name == ONE else "refused or returned"
     assert 0 < assert_refused(script, name, count, returned) < count
 
