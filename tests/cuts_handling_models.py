@@ -110,7 +110,7 @@ CUTS = [
     act("taken for the client's", SINGLE, RAISES, (r"except AMQPError", "except Exception")),
     act("deaf to a deleted queue", TASKS, ENDS, without(r"amqp\.on_consumer_cancel")),
     act("deaf to a deleted queue", ADAPTER, ENDS, without(r"channel\.add_on_cancel")),
-    act("deaf to a lost connection", ADAPTER, OPERATOR, (r"on_close_callback=ended,", "")),
+    act("deaf to a closed channel", ADAPTER, "another and {}", without(r"channel\.add_on_close")),
     act("the reason thrown away", BLOCKING, OPERATOR, (r"end\[0\]\.args or ", "")),
     act("quiet about its end", SINGLE, ENDS, (r"\n    sys\.exit\(\"Failed: the[^\n]*", "")),
     act(
@@ -118,12 +118,6 @@ CUTS = [
         THREADS,
         "connection_is_lost and {}",
         (r"suppress\(ConnectionWrongStateError\)", "suppress()"),
-    ),
-    act(
-        "a traceback for each lost ack",
-        TASKS,
-        OPERATOR,
-        (r"suppress\(aio_pika\.exceptions\.ChannelInvalidStateError\)", "suppress()"),
     ),
     # What the screen cannot show
     act("the screen decides", TASKS, SCREEN, without(r"sys\.stdout\.reconfigure")),
