@@ -8,8 +8,17 @@ model = partial(cut, "handling-models")
 SINGLE, THREADS, PROCESSES = "one_at_a_time.py", "thread_pool.py", "process_pool.py"
 TASKS, BLOCKING, ADAPTER = "asyncio_tasks.py", "asyncio_to_thread.py", "asyncio_with_pika.py"
 KILLED, AFTER, WAVES = "killed_worker and {}", "after_the_work and {}", "as_many and {}"
-FINISH, ENDS = "finishes_what and {}", "(deleted or connection_is_lost) and {}"
-FAILS, AT_ONCE = "job_that_fails and {}", "second_ctrl and {}"
+ENDS, OPERATOR = "(deleted or connection_is_lost) and {}", "operator and {}"
+CTRL_C, RAISES = "at_ctrl_c and {}", "raises_ends and {}"
+SCREEN = "screen_lacks and {}"
+EARLY = (
+    (r"( +)job = os\.fsdecode", r"\1await message.ack()\n\1job = os.fsdecode"),
+    (r"process\(requeue=True\)", "process(requeue=True, ignore_processed=True)"),
+)
+AUTOMATIC = (
+    (r'consume\("jobs"\)', 'consume("jobs", auto_ack=True)'),
+    (r"channel\.basic_ack\(.*\)", "pass"),
+)
 
 
 def of(tests: str, script: str) -> str:
@@ -31,47 +40,21 @@ CUTS = [
         "acked when begun",
         THREADS,
         KILLED,
-        (r"pool\.submit", "channel.basic_ack(tag); pool.submit"),
+        (r"pool\.submit", "channel.basic_ack(method.delivery_tag); pool.submit"),
+        (r"future = channel\.basic_ack\((.*?)\); ", r"channel.basic_ack(\1); future = "),
         (r"(\[x\] Done.*)\n *channel.basic_ack\(tag\)", r"\1"),
     ),
-    act(
-        "acked when begun",
-        TASKS,
-        AFTER,
-        (r"async with slots", "await message.ack()\n                async with slots"),
-        (r"(\[x\] Done.*)\n *await message.ack\(\)", r"\1"),
-    ),
-    act(
-        "acked when begun",
-        BLOCKING,
-        KILLED,
-        (
-            r"await asyncio\.to_thread",
-            "await message.ack()\n                await asyncio.to_thread",
-        ),
-        (r"(\[x\] Done.*)\n *await message.ack\(\)", r"\1"),
-    ),
+    act("acked when begun", TASKS, AFTER, *EARLY),
+    act("acked when begun", BLOCKING, KILLED, *EARLY),
     act(
         "acked when begun",
         ADAPTER,
         AFTER,
-        (r"await work\(job\)", "channel.basic_ack(tag)\n        await work(job)"),
-        (r"(\[x\] Done.*)\n *channel.basic_ack\(tag\)", r"\1"),
+        (r"async with slots", "channel.basic_ack(tag)\n        async with slots"),
+        (r"(\[x\] Done.*)\n *if channel.*\n *channel.basic_ack\(tag\)", r"\1"),
     ),
-    act(
-        "automatic ack",
-        SINGLE,
-        KILLED,
-        (r'"jobs", on_message\)', '"jobs", on_message, auto_ack=True)'),
-        (r"channel\.basic_ack\(.*\)", "pass"),
-    ),
-    act(
-        "acked by automatic ack",
-        PROCESSES,
-        KILLED,
-        (r'"jobs", on_message\)', '"jobs", on_message, auto_ack=True)'),
-        (r"channel\.basic_ack\(.*\)", "pass"),
-    ),
+    act("automatic ack", SINGLE, KILLED, *AUTOMATIC),
+    act("automatic ack", PROCESSES, KILLED, *AUTOMATIC),
     # Concurrency, reached and bounded
     act("one worker", THREADS, WAVES, (r"ThreadPoolExecutor\(workers\)", "ThreadPoolExecutor(1)")),
     act(
@@ -97,12 +80,6 @@ CUTS = [
         (r"pool\.submit\(work, job\)", "(pool.submit(lambda: None), work(job))[0]"),
     ),
     act(
-        "waits without serving",
-        THREADS,
-        "heartbeats and {}",
-        (r"while in_hand:", "pool.shutdown()\n        while in_hand:"),
-    ),
-    act(
         "blocks the loop",
         TASKS,
         "heartbeats and {}",
@@ -112,73 +89,40 @@ CUTS = [
         "blocks the loop",
         BLOCKING,
         "heartbeats and {}",
-        (r"await asyncio\.to_thread\(work, job\)", "work(job)"),
+        (r"await loop\.run_in_executor\(pool, work, job\)", "work(job)"),
     ),
-    # Ctrl-C and SIGTERM
-    act("leaves what is in hand", THREADS, FINISH, (r"while in_hand:", "while False:")),
-    act("leaves what is in hand", PROCESSES, FINISH, (r"while in_hand:", "while False:")),
-    act("leaves what is in hand", TASKS, FINISH, without(r"await asyncio\.gather")),
-    act("leaves what is in hand", BLOCKING, FINISH, without(r"await asyncio\.gather")),
-    act("leaves what is in hand", ADAPTER, FINISH, without(r"await asyncio\.gather")),
-    act("goes on consuming", TASKS, FINISH, without(r"await queue\.cancel")),
-    act(
-        "SIGTERM forgotten",
-        SINGLE,
-        FINISH,
-        (r"for each in signal\.SIGINT, signal\.SIGTERM", "for each in (signal.SIGINT,)"),
-    ),
-    act(
-        "SIGTERM forgotten",
-        ADAPTER,
-        FINISH,
-        (r"for each in signal\.SIGINT, signal\.SIGTERM", "for each in (signal.SIGINT,)"),
-    ),
-    act(
-        "the second Ctrl-C like the first",
-        THREADS,
-        AT_ONCE,
-        without(r"signal\.signal\(each, signal\.SIG_DFL\)"),
-        (r"stopped = True\n        for[^\n]*\n", "stopped = True\n"),
-    ),
-    act(
-        "children feel Ctrl-C",
-        PROCESSES,
-        "A-pool-of-processes",
-        without(r"signal\.signal\(signal\.SIGINT, signal\.SIG_IGN\)"),
-    ),
+    # Ctrl-C
+    act("Ctrl-C is a traceback", SINGLE, CTRL_C, without(r"signal\.signal")),
+    act("Ctrl-C is a traceback", TASKS, CTRL_C, without(r"signal\.signal")),
     act("children outlive their parent", PROCESSES, KILLED, (r"os\._exit\(1\)", "pass")),
     # What goes wrong
-    act("requeued when it fails", THREADS, FAILS, ("requeue=False", "requeue=True")),
-    act("requeued when it fails", TASKS, FAILS, ("requeue=False", "requeue=True")),
+    act("a job fails in silence", THREADS, RAISES, without(r"future\.result\(\)")),
+    act("a job fails in silence", PROCESSES, RAISES, without(r"future\.result\(\)")),
     act(
-        "fails in silence",
-        THREADS,
-        FAILS,
-        (r"if error := future\.exception\(\)", "if error := None"),
-    ),
-    act("not set aside", ADAPTER, FAILS, (r'"x-dead-letter-exchange": "",\n', "")),
-    act(
-        "a broken pool is the job's fault",
+        "a broken pool is nobody's fault",
         PROCESSES,
         "process_of_the_pool",
-        (r"isinstance\(error, BrokenProcessPool\)", "False"),
+        without(r"future\.res"),
     ),
+    act("lost when it raises", TASKS, RAISES, (r"process\(requeue=True\)", "process()")),
+    act("lost when it raises", BLOCKING, RAISES, (r"process\(requeue=True\)", "process()")),
+    act("raises unheard", ADAPTER, RAISES, (r"tasks\.create_task", "asyncio.create_task")),
+    act("taken for the client's", SINGLE, RAISES, (r"except AMQPError", "except Exception")),
     act("deaf to a deleted queue", TASKS, ENDS, without(r"amqp\.on_consumer_cancel")),
     act("deaf to a deleted queue", ADAPTER, ENDS, without(r"channel\.add_on_cancel")),
-    act("deaf to a lost channel", BLOCKING, ENDS, without(r"channel\.close_callbacks")),
-    act("quiet about its end", SINGLE, ENDS, (r"if not stopped:", "if False:")),
+    act("deaf to a closed channel", ADAPTER, "another and {}", without(r"channel\.add_on_close")),
+    act("the reason thrown away", BLOCKING, OPERATOR, (r"end\[0\]\.args or ", "")),
+    act("quiet about its end", SINGLE, ENDS, (r"\n    sys\.exit\(\"Failed: the[^\n]*", "")),
     act(
         "a traceback for each lost ack",
         THREADS,
         "connection_is_lost and {}",
         (r"suppress\(ConnectionWrongStateError\)", "suppress()"),
     ),
-    act(
-        "all is well when it could not ack",
-        TASKS,
-        "while_it_finishes and {}",
-        (r"or channel\.is_closed", ""),
-    ),
+    # What the screen cannot show
+    act("the screen decides", TASKS, SCREEN, without(r"sys\.stdout\.reconfigure")),
+    act("the screen decides", BLOCKING, SCREEN, without(r"sys\.stdout\.reconfigure")),
+    act("the screen decides", PROCESSES, SCREEN, without(r"sys\.stdout\.reconfigure")),
     # The sender
-    act("no confirms", "send_jobs.py", "sender_says", without(r"channel\.confirm_delivery")),
+    act("no confirms", "send_jobs.py", "sender_does_not", without(r"channel\.confirm_delivery")),
 ]

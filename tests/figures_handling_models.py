@@ -26,12 +26,6 @@ from plotting import BLUE, FIGURES, GREY, RED, about, made_with, save
 CHAPTER = "handling-models"
 RECORD = FIGURES / f"{CHAPTER}.json"
 QUORUM = {"x-queue-type": "quorum"}
-JOBS = QUORUM | {
-    "x-dead-letter-exchange": "",
-    "x-dead-letter-routing-key": "failed_jobs",
-    "x-dead-letter-strategy": "at-least-once",
-    "x-overflow": "reject-publish",
-}
 MODELS = (
     "one_at_a_time",
     "thread_pool",
@@ -69,8 +63,7 @@ def publish(url: str, *jobs: str | bytes) -> None:
     """Send jobs, and see that the queue has them. Faster than a confirm for each."""
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
-        channel.queue_declare("failed_jobs", durable=True, arguments=QUORUM)
-        channel.queue_declare("jobs", durable=True, arguments=JOBS)
+        channel.queue_declare("jobs", durable=True, arguments=QUORUM)
         for job in jobs:
             channel.basic_publish("", "jobs", job if isinstance(job, bytes) else job.encode())
         poll(lambda: ready(channel, "jobs"), len(jobs))
@@ -119,7 +112,7 @@ def run(broker: Broker, model: str, workers: int, job: str, count: int) -> dict[
         poll(noted.exists, True, 120)
         peak = peak_mib(process.pid)
         process.send_signal(signal.SIGTERM)
-        assert process.wait() == 0
+        assert process.wait() == -signal.SIGTERM
         times = json.loads(noted.read_text())
     first, done = times["Received"][0], times["Done"]
     return {

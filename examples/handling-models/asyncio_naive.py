@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A task for every message; it loses jobs: python asyncio_naive.py
 
 The block that acks ends as soon as the task is created, not when it is done.
@@ -7,12 +6,12 @@ The block that acks ends as soon as the task is created, not when it is done.
 import asyncio
 import logging
 import os
+import signal
 import sys
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 
 
 async def work(job: str) -> None:
@@ -26,42 +25,28 @@ async def work(job: str) -> None:
 
 
 async def main() -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel()
-        await channel.declare_queue(
-            "failed_jobs", durable=True, arguments={"x-queue-type": "quorum"}
-        )
+        amqp = await channel.get_underlay_channel()  # knows how it ends
+        amqp.on_consumer_cancel_callbacks.add(lambda _: connection.close())
         queue = await channel.declare_queue(
-            "jobs",
-            durable=True,
-            arguments={
-                "x-queue-type": "quorum",
-                # Rejected jobs go to failed_jobs, and surely arrive.
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": "failed_jobs",
-                "x-dead-letter-strategy": "at-least-once",
-                "x-overflow": "reject-publish",
-            },
+            "jobs", durable=True, arguments={"x-queue-type": "quorum"}
         )
-        async with queue.iterator() as messages:
-            print(" [*] Waiting for messages. To exit press CTRL+C")
-            async for message in messages:
-                async with message.process():
-                    job = os.fsdecode(message.body)
-                    print(f" [x] Received {job!r}")
-                    asyncio.create_task(work(job))  # noqa: RUF006
-        raise ConnectionError("the broker ended the consumer")
+        print(" [*] Waiting for messages. To exit press CTRL+C")
+        async for message in queue.iterator():
+            async with message.process():
+                job = os.fsdecode(message.body)
+                print(f" [x] Received {job!r}")
+                asyncio.create_task(work(job))  # noqa: RUF006
+        end = await asyncio.gather(amqp.closing, return_exceptions=True)
+        raise SystemExit(f"Failed: {end[0].args or 'the queue is gone'}")
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.ERROR)
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         asyncio.run(main())
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")

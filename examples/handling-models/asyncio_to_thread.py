@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Do jobs that block in threads of asyncio: python asyncio_to_thread.py 10
 
 The event loop stays free for the broker, and for whatever else runs on it.
@@ -11,13 +10,12 @@ import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import suppress
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 
 
 def work(job: str) -> None:
@@ -30,86 +28,41 @@ def work(job: str) -> None:
 
 
 async def main(workers: int) -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel()
-        # Twice, so that whoever has done a job finds the next already here.
-        await channel.set_qos(prefetch_count=2 * workers)
-        await channel.declare_queue(
-            "failed_jobs", durable=True, arguments={"x-queue-type": "quorum"}
-        )
+        amqp = await channel.get_underlay_channel()  # knows how it ends
+        amqp.on_consumer_cancel_callbacks.add(lambda _: connection.close())
+        await channel.set_qos(prefetch_count=2 * workers)  # the next is here
         queue = await channel.declare_queue(
-            "jobs",
-            durable=True,
-            arguments={
-                "x-queue-type": "quorum",
-                # Rejected jobs go to failed_jobs, and surely arrive.
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": "failed_jobs",
-                "x-dead-letter-strategy": "at-least-once",
-                "x-overflow": "reject-publish",
-            },
+            "jobs", durable=True, arguments={"x-queue-type": "quorum"}
         )
-        # The default has as many threads as cores and four more, at most 32.
-        asyncio.get_running_loop().set_default_executor(
-            ThreadPoolExecutor(workers)
-        )
-        end = asyncio.Event()
-        in_hand: set[Any] = set()
-        stopped = False
+        pool, loop = ThreadPoolExecutor(workers), asyncio.get_running_loop()
 
-        async def on_message(message: AbstractIncomingMessage) -> None:
-            # In a task for each message, which aio-pika has started.
-            in_hand.add(task := asyncio.current_task())
-            job = os.fsdecode(message.body)
-            print(f" [x] Received {job!r}")
-            try:
-                await asyncio.to_thread(work, job)
-            except Exception as error:
-                print(f" [!] Failed {job!r}: {error}")
-                await message.reject(requeue=False)
-            else:
-                print(f" [x] Done {job!r}")
-                await message.ack()
-            finally:
-                in_hand.remove(task)
+        async def do(message: AbstractIncomingMessage) -> None:
+            with suppress(aio_pika.exceptions.ChannelInvalidStateError):
+                async with message.process(requeue=True):
+                    job = os.fsdecode(message.body)
+                    print(f" [x] Received {job!r}")
+                    await loop.run_in_executor(pool, work, job)
+                    print(f" [x] Done {job!r}")
 
-        def stop() -> None:
-            nonlocal stopped
-            stopped = True
-            end.set()
-            for each in signal.SIGINT, signal.SIGTERM:
-                signal.signal(each, signal.SIG_DFL)  # the next ends us at once
-
-        for each in signal.SIGINT, signal.SIGTERM:
-            asyncio.get_running_loop().add_signal_handler(each, stop)
-        channel.close_callbacks.add(lambda *_: end.set())
-        amqp = await channel.get_underlay_channel()  # told of a deleted queue
-        amqp.on_consumer_cancel_callbacks.add(lambda _: end.set())
-        consumer = await queue.consume(on_message)
         print(" [*] Waiting for messages. To exit press CTRL+C")
-        await end.wait()
-        if stopped:
-            await queue.cancel(consumer)
-            left = len(in_hand)
-            print(f" [*] Finishing {left} jobs. To leave them press CTRL+C")
-            await asyncio.gather(*in_hand, return_exceptions=True)
-        if not stopped or channel.is_closed:
-            raise ConnectionError("the broker ended the consumer")
+        async with asyncio.TaskGroup() as tasks:  # ends all if one raises
+            async for message in queue.iterator():
+                tasks.create_task(do(message))
+            end = await asyncio.gather(amqp.closing, return_exceptions=True)
+            raise SystemExit(f"Failed: {end[0].args or 'the queue is gone'}")
 
 
 if __name__ == "__main__":
     given = sys.argv[1] if len(sys.argv) > 1 else "10"
     if not given.isdecimal() or not int(given):
-        print("Usage: python asyncio_to_thread.py [WORKERS]", file=sys.stderr)
-        sys.exit(2)
-    logging.basicConfig(level=logging.ERROR)
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+        sys.exit("Usage: python asyncio_to_thread.py [WORKERS]")
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         asyncio.run(main(int(given)))
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")

@@ -1,20 +1,19 @@
-#!/usr/bin/env python3
 """A thread a message; it loses jobs: python thread_per_message_naive.py
 
 It acks what it has begun, not what it has done, and takes all there is.
 """
 
 import os
+import signal
 import sys
 import threading
 import time
+from typing import Any
 
 import pika
-from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
-from pika.spec import Basic, BasicProperties
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 
 
 def work(job: str) -> None:
@@ -27,47 +26,29 @@ def work(job: str) -> None:
     print(f" [x] Done {job!r}")
 
 
-def on_message(
-    channel: BlockingChannel,
-    method: Basic.Deliver,
-    properties: BasicProperties,
-    body: bytes,
-) -> None:
-    job = os.fsdecode(body)
-    print(f" [x] Received {job!r}")
-    threading.Thread(target=work, args=(job,)).start()
-    channel.basic_ack(method.delivery_tag)
-
-
 def main() -> None:
-    connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    try:
+        connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    except Exception as error:  # only its kind: its text may hold a password
+        sys.exit(f"No connection: {type(error).__name__}. Try make doctor")
     channel = connection.channel()
     channel.queue_declare(
-        "failed_jobs", durable=True, arguments={"x-queue-type": "quorum"}
+        "jobs", durable=True, arguments={"x-queue-type": "quorum"}
     )
-    channel.queue_declare(
-        "jobs",
-        durable=True,
-        arguments={
-            "x-queue-type": "quorum",
-            # Rejected jobs go to failed_jobs, and surely arrive.
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": "failed_jobs",
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        },
-    )
-    channel.basic_consume("jobs", on_message)
     print(" [*] Waiting for messages. To exit press CTRL+C")
-    channel.start_consuming()
-    raise ConnectionError("the broker ended the consumer")
+    messages: Any = channel.consume("jobs")
+    for method, _, body in messages:
+        job = os.fsdecode(body)
+        print(f" [x] Received {job!r}")
+        threading.Thread(target=work, args=(job,)).start()
+        channel.basic_ack(method.delivery_tag)
+    sys.exit("Failed: the queue is gone")
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         main()
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, ValueError, LookupError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+    except AMQPError as error:
+        sys.exit(f"Failed: {error!r}. Try make doctor")

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Do jobs in a pool of threads: python thread_pool.py 10
 
 The work is done in the pool, and all that concerns the broker by one thread.
@@ -11,13 +10,12 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import pika
-from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ConnectionWrongStateError
-from pika.spec import Basic, BasicProperties
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 
 
 def work(job: str) -> None:
@@ -30,92 +28,44 @@ def work(job: str) -> None:
 
 
 def main(workers: int) -> None:
-    connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    try:
+        connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    except Exception as error:  # only its kind: its text may hold a password
+        sys.exit(f"No connection: {type(error).__name__}. Try make doctor")
     channel = connection.channel()
-    # Twice, so that whoever has done a job finds the next one already here.
-    channel.basic_qos(prefetch_count=2 * workers)
-    channel.queue_declare(
-        "failed_jobs", durable=True, arguments={"x-queue-type": "quorum"}
-    )
-    channel.queue_declare(
-        "jobs",
-        durable=True,
-        arguments={
-            "x-queue-type": "quorum",
-            # Rejected jobs go to failed_jobs, and surely arrive.
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": "failed_jobs",
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-        },
-    )
     pool = ThreadPoolExecutor(workers)
-    in_hand: set[int] = set()
-    stopped = False
+    channel.basic_qos(prefetch_count=2 * workers)  # the next is here already
+    channel.queue_declare(
+        "jobs", durable=True, arguments={"x-queue-type": "quorum"}
+    )
 
-    def on_message(
-        _: BlockingChannel,
-        method: Basic.Deliver,
-        __: BasicProperties,
-        body: bytes,
-    ) -> None:
-        job, tag = os.fsdecode(body), method.delivery_tag
-        print(f" [x] Received {job!r}")
-        in_hand.add(tag)
-
-        def done(future: Future[None]) -> None:
-            # On a thread of the pool; pika's objects belong to the main one.
-            with suppress(ConnectionWrongStateError):  # or nobody to tell
-                connection.add_callback_threadsafe(
-                    partial(settle, job, tag, future)
-                )
-
-        pool.submit(work, job).add_done_callback(done)
-
-    def settle(job: str, tag: int, future: Future[None]) -> None:
-        in_hand.remove(tag)
-        if error := future.exception():
-            print(f" [!] Failed {job!r}: {error}")
-            channel.basic_reject(tag, requeue=False)
-        else:
+    def done(job: str, tag: int, future: Future[None]) -> None:
+        def settle() -> None:
+            future.result()  # raises what the job has raised: all goes back
             print(f" [x] Done {job!r}")
             channel.basic_ack(tag)
 
-    def stop(*_: object) -> None:
-        nonlocal stopped
-        stopped = True
-        for each in signal.SIGINT, signal.SIGTERM:
-            signal.signal(each, signal.SIG_DFL)  # the next one ends us at once
-        # A handler runs in the middle of anything: let pika choose the moment.
-        connection.add_callback_threadsafe(channel.stop_consuming)
+        # On a thread of the pool; pika's objects belong to the main one.
+        with suppress(ConnectionWrongStateError):  # then it goes back anyway
+            connection.add_callback_threadsafe(settle)
 
-    for each in signal.SIGINT, signal.SIGTERM:
-        signal.signal(each, stop)
-    channel.basic_consume("jobs", on_message)
     print(" [*] Waiting for messages. To exit press CTRL+C")
+    messages: Any = channel.consume("jobs")
     try:
-        channel.start_consuming()  # until stopped, or the queue is deleted
-        if not stopped:
-            raise ConnectionError("the broker ended the consumer")
-        print(
-            f" [*] Finishing {len(in_hand)} jobs. To leave them press CTRL+C"
-        )
-        while in_hand:  # not pool.shutdown(): that would stop the heartbeats
-            connection.process_data_events(time_limit=None)
-        connection.close()
+        for method, _, body in messages:
+            job = os.fsdecode(body)
+            print(f" [x] Received {job!r}")
+            future = pool.submit(work, job)
+            future.add_done_callback(partial(done, job, method.delivery_tag))
+        sys.exit("Failed: the queue is gone")
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)  # begins no other job
 
 
 if __name__ == "__main__":
-    given = sys.argv[1] if len(sys.argv) > 1 else "10"
-    if not given.isdecimal() or not int(given):
-        print("Usage: python thread_pool.py [WORKERS]", file=sys.stderr)
-        sys.exit(2)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
-        main(int(given))
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, ValueError, LookupError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    except AMQPError as error:
+        sys.exit(f"Failed: {error!r}. Try make doctor")
