@@ -16,6 +16,8 @@ CLIENTS = ("pika", "aio-pika")
 # Apps rather than scripts; what they declare depends on how they are run.
 APPS = ("http-queue",)
 BENCHMARK = "consumer-benchmark"
+# Not lessons: there every mishap is met, at the length that it takes.
+PRODUCTION = ("production-worker", "cluster")
 
 
 def chapters() -> list[str]:

@@ -244,7 +244,7 @@ def bad_consumer(folder: Path, old: str, new: str, source: str = "pika_callback.
 
 def wrong(bench: Run, copy: Path, *options: str) -> str:
     """What the tool says of a consumer that must not pass."""
-    given = ("--messages=100", "--rounds=1", "--patience=1.5", *options)
+    given = ("--messages=100", "--rounds=1", *options)
     ended = bench(f"--consumers={copy}", *given)
     assert ended.wait() == 1, ended
     assert not any("messages a second" in line for line in ended.stdout), ended
@@ -273,8 +273,9 @@ def test_one_that_does_not_ack_all_is_caught(bench: Run, tmp_path: Path) -> None
 
 
 def test_one_that_is_stuck_is_caught(bench: Run, tmp_path: Path) -> None:
-    copy = bad_consumer(tmp_path, WRITE, f"{WRITE}            if done == 70: time.sleep(60)\n")
-    assert "stuck after 71" in wrong(bench, copy)
+    copy = bad_consumer(tmp_path, WRITE, f"{WRITE}            if done == 70: time.sleep(600)\n")
+    # As long as Python may take to start on a busy machine.
+    assert "stuck after 71" in wrong(bench, copy, "--patience=15")
 
 
 def test_one_that_says_it_took_no_time_is_caught(bench: Run, tmp_path: Path) -> None:
@@ -327,8 +328,8 @@ def test_every_option(bench: Run, tmp_path: Path) -> None:
     keys = [(r["round"], r["consumer"], r["messages"], r["prefetch"]) for r in data["runs"]]
     assert len(keys) == len(set(keys)) == 8
     for one in data["runs"]:
-        # The rate was computed before the seconds were rounded to four places.
-        assert one["messages"] / one["a second"] == pytest.approx(one["seconds"], abs=0.0001)
+        # Both are rounded.
+        assert one["a second"] * one["seconds"] == pytest.approx(one["messages"], rel=0.01)
         assert one["peak MiB"] > 5
         assert one["ack_every"] == 10
         assert one["size"] == 100
@@ -337,15 +338,15 @@ def test_every_option(bench: Run, tmp_path: Path) -> None:
 
 
 def test_work_and_workers(bench: Run) -> None:
-    """Four workers do 40 messages of 50 ms in half a second, and not much less."""
+    """Four workers are faster than one could be, and not faster than four can be."""
     ended = bench(
         "--consumers=pika_threads,aio_pika_tasks", "--messages=40", "--workers=4",
-        "--work=0.05", "--rounds=1",
+        "--work=0.25", "--rounds=1",
     )  # fmt: skip
     assert ended.wait() == 0, ended
     rates = [line for line in ended.stdout if "messages a second" in line]
     for line in rates:
-        assert 30 < float(line.partition(": ")[2].split()[0]) <= 80, line
+        assert 4 < float(line.partition(": ")[2].split()[0]) <= 16, line
     assert len(rates) == 2
 
 

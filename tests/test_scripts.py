@@ -15,7 +15,7 @@ from statistics import median
 import broker as brokers
 import pytest
 from broker import Broker
-from chapters import CLIENTS, EXAMPLES, chapters, numbered
+from chapters import CLIENTS, EXAMPLES, PRODUCTION, chapters, numbered
 from conftest import assert_one_line
 from running import INTERRUPTED, Script
 
@@ -25,10 +25,11 @@ LIMITS = {
     r"7-publisher-confirms/pika/publish_(in_batches|asynchronously)": 80,
     r"[1-5]-": 40,
     r"[6-8]-|which-client/": 55,
+    r"handling-models/": 80,
     r"producer-consumer/job_controller": 180,
 }
-# Not yet of these sizes: handling-models and backpressure.
-COMPANIONS: tuple[str, ...] = ()
+# The chapters that are lessons. Not yet of these sizes: backpressure.
+LESSONS = [each for each in (*chapters(), "handling-models") if each not in PRODUCTION]
 
 
 def lessons(chapter: str) -> list[Path]:
@@ -44,7 +45,7 @@ def name(script: Path) -> str:
     return str(script.relative_to(EXAMPLES))
 
 
-ALL = [script for chapter in (*chapters(), *COMPANIONS) for script in lessons(chapter)]
+ALL = [script for chapter in LESSONS for script in lessons(chapter)]
 every_script = pytest.mark.parametrize("script", ALL, ids=name)
 PAIRED = [script for script in ALL if script.parent.name in CLIENTS]
 
@@ -142,7 +143,7 @@ def usage(script: Path) -> list[str]:
 
 WHERE = [
     (chapter, client)
-    for chapter in (*chapters(), *COMPANIONS)
+    for chapter in LESSONS
     for client in (CLIENTS if chapter in chapters() else ("",))
 ]
 every_folder = pytest.mark.parametrize(

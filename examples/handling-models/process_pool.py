@@ -33,11 +33,6 @@ def leave() -> None:  # each process of the pool ends when its parent has
 
 
 def main(workers: int) -> None:
-    # First: a process that is forked gets a copy of all there is.
-    fork = multiprocessing.get_context("fork")
-    watch = threading.Thread(target=leave, daemon=True)
-    pool = ProcessPoolExecutor(workers, fork, initializer=watch.start)
-    pool.submit(int).result()  # starts them all
     try:
         connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
     except Exception as error:  # only its kind: its text may hold a password
@@ -47,6 +42,11 @@ def main(workers: int) -> None:
     channel.queue_declare(
         "jobs", durable=True, arguments={"x-queue-type": "quorum"}
     )
+    # A process that is forked gets a copy of the connection, too: see leave().
+    fork = multiprocessing.get_context("fork")
+    watch = threading.Thread(target=leave, daemon=True)
+    pool = ProcessPoolExecutor(workers, fork, initializer=watch.start)
+    pool.submit(int).result()  # starts them all
 
     def done(job: str, tag: int, future: Future[None]) -> None:
         def settle() -> None:
