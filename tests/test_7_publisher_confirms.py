@@ -44,7 +44,7 @@ ONE, BATCHES, ASYNC = (
 # By script: how many it leaves unconfirmed.
 WINDOW = {ONE: 1, BATCHES: 100, ASYNC: 100}
 MANY = 10_000_000  # more than it gets done here
-EXPLAIN, DEFAULT = "publish_or_explain.py", "publish_by_default.py"
+EXPLAIN = "publish_or_explain.py"
 
 Start = Callable[..., Script]
 every_way = pytest.mark.parametrize("name", WINDOW)
@@ -341,23 +341,6 @@ def test_explained(
     refused = run(client, EXPLAIN, QUEUE, "d")
     assert (refused.wait(), refused.stdout) == (1, [])
     assert refused.stderr == [f" [!] Nacked 'd': {QUEUE} refuses it"]
-
-
-def test_the_defaults(
-    run: Start, client: str, broker: Broker, url: str, channel: BlockingChannel
-) -> None:
-    """Neither minds a message that is for nobody; one minds a full queue."""
-    lost = run(client, DEFAULT, "nowhere", "lost")
-    assert (lost.wait(), lost.stdout, lost.stderr) == (0, [" [x] Sent 'lost'"], [])
-    limit(broker, url, channel, 1)
-    before = ready(channel, QUEUE)
-    refused = run(client, DEFAULT, QUEUE, "refused")
-    if client == "pika":
-        assert (refused.wait(), refused.stdout) == (0, [" [x] Sent 'refused'"])
-    else:
-        assert_one_line(refused, "DeliveryError", "Basic.Nack")
-        assert refused.stdout == []
-    assert ready(channel, QUEUE) == before
 
 
 @pytest.mark.parametrize(
