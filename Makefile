@@ -9,6 +9,8 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/ready
 # The companion app http-queue needs more, and so do its tests.
 APPS_READY := $(VENV)/apps-ready
+# What readers and contributors run lives beside the tests.
+TOOL := PYTHONPATH=tests $(RUN)
 PYTEST = $(RUN) -m pytest -n $(JOBS) --dist loadgroup
 # Else each of those processes compiles all the tests for itself.
 unexport PYTHONDONTWRITEBYTECODE
@@ -19,23 +21,23 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(READY): requirements.txt tests/setup.sh tests/install.sh
-	@sh tests/setup.sh "$(PYTHON)" "$(VENV)"
+$(READY): requirements.txt .ci/setup.sh .ci/install.sh
+	@sh .ci/setup.sh "$(PYTHON)" "$(VENV)"
 
-$(APPS_READY): $(READY) tests/requirements-apps.txt $(wildcard examples/*/requirements.txt)
-	@sh tests/install.sh "$(VENV)" tests/requirements-apps.txt apps-ready
+$(APPS_READY): $(READY) tests/apps/requirements.txt $(wildcard examples/*/requirements.txt)
+	@sh .ci/install.sh "$(VENV)" tests/apps/requirements.txt apps-ready
 
 demo: $(READY) ## watch a work queue, half a minute (CHAPTER=6-rpc: another)
-	@$(RUN) tests/demo.py $(CHAPTER)
+	@$(TOOL) -m shells.demo $(CHAPTER)
 
 broker: $(READY) ## keep a throwaway broker on port 5672 (PORT=5673: another)
-	@$(RUN) tests/broker.py
+	@$(TOOL) -m broker
 
 doctor: $(READY) ## say what is there and what to type next
-	@$(RUN) tests/doctor.py || true
+	@$(TOOL) -m shells.doctor || true
 
 reset: $(READY) ## delete the queues and exchanges that the scripts declare
-	@$(RUN) tests/doctor.py reset
+	@$(TOOL) -m shells.doctor reset
 
 test: $(READY) ## run every script and transcript against a throwaway broker
 	@$(PYTEST) $(ARGS)
@@ -46,7 +48,7 @@ test-apps: $(APPS_READY) ## the same for the companion app http-queue (PostgreSQ
 	@$(PYTEST) --apps $(ARGS)
 
 sabotage: $(APPS_READY) ## break the scripts and see the tests fail (WHAT="no confirms", or a chapter)
-	@$(RUN) tests/sabotage.py $(if $(WHAT),"$(WHAT)")
+	@$(TOOL) -m sabotage $(if $(WHAT),"$(WHAT)")
 
 check: lint types docs test test-apps ## everything a change must pass
 
@@ -65,16 +67,16 @@ docs: $(READY) ## build the pages into docs/_build/html
 	@echo "Pages: docs/_build/html/index.html"
 
 figures: $(APPS_READY) ## record what the scripts do and draw the figures anew
-	@$(RUN) tests/figures.py
+	@$(TOOL) docs/figures/record.py
 
 bench: $(READY) ## the consumer benchmark in full, half an hour (resumes what was interrupted)
-	@$(RUN) tests/figures_consumer_benchmark.py full
+	@$(TOOL) docs/figures/record_consumer_benchmark.py full
 
 bench-quick: $(READY) ## the same in two minutes, nothing recorded
-	@$(RUN) tests/figures_consumer_benchmark.py quick
+	@$(TOOL) docs/figures/record_consumer_benchmark.py quick
 
 bench-peers: $(READY) ## ours against other clients and task queues, which it installs apart
-	@$(RUN) tests/figures_consumer_benchmark.py peers
+	@$(TOOL) docs/figures/record_consumer_benchmark.py peers
 
 clean: ## remove what was built and installed here
 	@rm -rf $(VENV) .venv-peers docs/_build .ruff_cache

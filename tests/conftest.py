@@ -16,11 +16,12 @@ import broker as brokers
 import pika
 import pytest
 from broker import Broker, BrokerError
-from chapters import APPS, CLIENTS, EXAMPLES
 from pika.adapters.blocking_connection import BlockingChannel
-from running import Script
+from shells.chapters import APPS, CLIENTS, EXAMPLES
+from shells.running import Script
 
 HANDLE = "RABBITMQ_BY_EXAMPLE_BROKER"
+TESTS = Path(__file__).parent
 owned: Broker | None = None
 
 
@@ -109,7 +110,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def install_companions() -> None:
     """Where it can be done: what the apps' tests need beside a broker."""
-    import postgres  # which wants what is in requirements-apps.txt
+    from apps import postgres  # which wants what is in apps/requirements.txt
 
     wanted = [] if postgres.programs() or os.environ.get("POSTGRES_URL") else ["postgresql"]
     if not (shutil.which("chromedriver") or shutil.which("chromium.chromedriver")):

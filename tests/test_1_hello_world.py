@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from broker import Broker
-from chapters import CLIENTS, page
 from conftest import (
     Starter,
     altered,
@@ -22,7 +21,8 @@ from conftest import (
     subscribed,
 )
 from pika.adapters.blocking_connection import BlockingChannel
-from running import INTERRUPTED, Script
+from shells.chapters import CLIENTS, page
+from shells.running import INTERRUPTED, Script
 
 CHAPTER = "1-hello-world"
 HELLO = "Hello World!"

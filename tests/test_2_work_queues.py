@@ -11,7 +11,6 @@ from pathlib import Path
 import pika
 import pytest
 from broker import Broker
-from chapters import CLIENTS, EXAMPLES
 from conftest import (
     Starter,
     altered,
@@ -24,7 +23,8 @@ from conftest import (
 )
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import NackError
-from running import INTERRUPTED, Script
+from shells.chapters import CLIENTS, EXAMPLES
+from shells.running import INTERRUPTED, Script
 
 CHAPTER = "2-work-queues"
 QUORUM = {"x-queue-type": "quorum"}

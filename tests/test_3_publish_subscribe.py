@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from broker import Broker
-from chapters import CLIENTS
 from conftest import (
     Starter,
     altered,
@@ -23,7 +22,8 @@ from conftest import (
     ready,
 )
 from pika.adapters.blocking_connection import BlockingChannel
-from running import INTERRUPTED, Script
+from shells.chapters import CLIENTS
+from shells.running import INTERRUPTED, Script
 
 CHAPTER = "3-publish-subscribe"
 WAITING = " [*] Waiting for logs. To exit press CTRL+C"

@@ -10,7 +10,7 @@ import pytest
 from broker import Broker
 from conftest import Starter, assert_one_line, close_connections, poll
 from pika.adapters.blocking_connection import BlockingChannel
-from running import INTERRUPTED, Script
+from shells.running import INTERRUPTED, Script
 
 CHAPTER = "4-routing"
 SENDER, DRAFT, RECEIVER = (

@@ -9,11 +9,11 @@ from functools import partial
 
 import pytest
 from broker import Broker
-from chapters import page
 from conftest import Starter, assert_one_line, close_connections, poll
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import UnroutableError
-from running import INTERRUPTED, Script
+from shells.chapters import page
+from shells.running import INTERRUPTED, Script
 
 CHAPTER = "5-topics"
 SENDER, RECEIVER = "emit_log_topic.py", "receive_logs_topic.py"

@@ -27,7 +27,7 @@ from conftest import (
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 from pika.spec import BasicProperties
-from running import INTERRUPTED, Script
+from shells.running import INTERRUPTED, Script
 
 CHAPTER = "6-rpc"
 QUORUM = {"x-queue-type": "quorum"}

@@ -17,7 +17,6 @@ import aiormq
 import pika
 import pytest
 from broker import Broker
-from chapters import CLIENTS, DOCS, page
 from conftest import (
     Starter,
     altered,
@@ -29,8 +28,9 @@ from conftest import (
 )
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, NackError
-from running import INTERRUPTED, Script
-from wiretap import Wiretap
+from shells.chapters import CLIENTS, DOCS, page
+from shells.running import INTERRUPTED, Script
+from shells.wiretap import Wiretap
 
 CHAPTER = "7-publisher-confirms"
 PAGE = page(CHAPTER).read_text()

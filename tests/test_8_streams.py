@@ -19,11 +19,11 @@ from zoneinfo import ZoneInfo
 import pika
 import pytest
 from broker import Broker
-from chapters import CLIENTS, EXAMPLES
 from conftest import Starter, altered, assert_one_line, close_connections, poll
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
-from running import INTERRUPTED, Script
+from shells.chapters import CLIENTS, EXAMPLES
+from shells.running import INTERRUPTED, Script
 
 CHAPTER = "8-streams"
 STREAM: dict[str, Any] = {"x-queue-type": "stream", "x-max-length-bytes": 1_000_000_000}

@@ -6,11 +6,11 @@ import os
 import subprocess
 import sys
 
-import doctor
 import pytest
 from broker import Broker
-from chapters import CLIENTS, declarations, numbered, page
-from player import final_scenario
+from conftest import TESTS
+from shells.chapters import CLIENTS, declarations, numbered, page
+from shells.player import final_scenario
 from test_transcripts import play
 
 
@@ -28,7 +28,8 @@ def test_all_chapters_on_one_virtual_host(broker: Broker, url: str, update: bool
     named = {each.name for each in declarations() if each.kind == "queue"}
     assert queues(broker, url) <= named
     looked = subprocess.run(
-        [sys.executable, doctor.__file__],
+        [sys.executable, "-m", "shells.doctor"],
+        cwd=TESTS,
         env={**os.environ, "AMQP_URL": url},
         capture_output=True,
         text=True,

@@ -21,12 +21,12 @@ import httpx
 import pika
 import pytest
 from broker import LOOPBACK, OwnedBroker, free_ports
-from chapters import EXAMPLES, page
 from conftest import Starter, assert_one_line, connected, poll, ready
-from figures_backpressure import BUFFERS, COUNT, MEMORY, STORM, memory, simulated
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ConnectionBlockedTimeout
-from running import Script
+from record_backpressure import BUFFERS, COUNT, MEMORY, STORM, memory, simulated
+from shells.chapters import EXAMPLES, page
+from shells.running import Script
 
 CHAPTER = "backpressure"
 FOLDER = EXAMPLES / CHAPTER

@@ -15,11 +15,10 @@ from pathlib import Path
 import broker as brokers
 import psutil
 import pytest
-import reaper
-from broker import Broker, BrokerError
-from conftest import poll
+from broker import Broker, BrokerError, reaper
+from conftest import TESTS, poll
 
-PROGRAM = [sys.executable, brokers.__file__]
+PROGRAM = [sys.executable, "-m", "broker"]
 
 
 def keep_broker(port: int, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
@@ -27,6 +26,7 @@ def keep_broker(port: int, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[
     environment.pop("AMQP_URL", None)
     return subprocess.Popen(
         PROGRAM,
+        cwd=TESTS,
         env=environment,
         stdin=stdin,
         stdout=subprocess.PIPE,

@@ -18,14 +18,14 @@ from typing import Any
 import pika
 import pytest
 from broker import Broker
-from chapters import DOCS, EXAMPLES, ROOT
 from conftest import Starter, connected, poll, ready
-from figures_consumer_benchmark import PARTS, RECORD, bars, of, rate, tables
-from figures_consumer_benchmark import PEERS as PEERS_RECORD
-from figures_consumer_benchmark import load as load_record
 from pika.adapters.blocking_connection import BlockingChannel
 from plotting import FIGURES
-from running import Script
+from record_consumer_benchmark import PARTS, RECORD, bars, of, rate, tables
+from record_consumer_benchmark import PEERS as PEERS_RECORD
+from record_consumer_benchmark import load as load_record
+from shells.chapters import DOCS, EXAMPLES, ROOT
+from shells.running import Script
 
 CHAPTER = "consumer-benchmark"
 FOLDER = EXAMPLES / CHAPTER
@@ -329,7 +329,7 @@ def test_every_option(bench: Run, tmp_path: Path) -> None:
     assert len(keys) == len(set(keys)) == 8
     for one in data["runs"]:
         # Both are rounded.
-        assert one["a second"] * one["seconds"] == pytest.approx(one["messages"], rel=0.01)
+        assert one["a second"] * one["seconds"] == pytest.approx(one["messages"], rel=0.05)
         assert one["peak MiB"] > 5
         assert one["ack_every"] == 10
         assert one["size"] == 100

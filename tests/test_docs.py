@@ -10,7 +10,7 @@ from statistics import median
 from xml.etree import ElementTree
 
 import pytest
-from chapters import (
+from shells.chapters import (
     CLIENTS,
     DOCS,
     EXAMPLES,
@@ -23,7 +23,7 @@ from chapters import (
     page,
     scripts,
 )
-from player import scenarios
+from shells.player import scenarios
 
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
 PAGES = sorted(DOCS.glob("*.rst"))

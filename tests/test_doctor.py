@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import broker as brokers
-import doctor
 import pytest
 from broker import Broker
-from conftest import connected
+from broker.__main__ import holder
+from conftest import TESTS, connected
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ConnectionClosed
 
@@ -19,7 +19,8 @@ from pika.exceptions import ConnectionClosed
 def run(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "AMQP_URL": url}
     return subprocess.run(
-        [sys.executable, doctor.__file__, *arguments],
+        [sys.executable, "-m", "shells.doctor", *arguments],
+        cwd=TESTS,
         env=environment,
         capture_output=True,
         text=True,
@@ -106,7 +107,7 @@ def test_a_server_that_accepts_and_says_nothing_is_named() -> None:
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1), done
         assert "says nothing" in done.stderr
         assert "secret" not in done.stderr
-        assert brokers.holder(port)
+        assert holder(port)
 
 
 def test_reset_names_the_trouble_too(broker: Broker) -> None:

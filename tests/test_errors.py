@@ -29,11 +29,11 @@ import pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from broker import Broker
-from chapters import DOCS, EXAMPLES
 from conftest import close_connections, connected, subscribed
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
-from running import Script
+from shells.chapters import DOCS, EXAMPLES
+from shells.running import Script
 
 PAGE = DOCS / "errors.rst"
 CLASSIC: dict[str, Any] = {"x-queue-type": "classic"}

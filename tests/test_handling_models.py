@@ -20,7 +20,6 @@ from statistics import median
 import pika
 import pytest
 from broker import Broker
-from chapters import EXAMPLES
 from conftest import (
     Starter,
     assert_one_line,
@@ -30,7 +29,9 @@ from conftest import (
     ready,
     subscribed,
 )
-from figures_handling_models import (
+from pika.adapters.blocking_connection import BlockingChannel
+from plotting import FIGURES
+from record_handling_models import (
     CPU,
     IO,
     MODELS,
@@ -41,10 +42,9 @@ from figures_handling_models import (
     publish,
     rows,
 )
-from pika.adapters.blocking_connection import BlockingChannel
-from plotting import FIGURES
-from running import INTERRUPTED, Script
-from wiretap import Wiretap, frames
+from shells.chapters import EXAMPLES
+from shells.running import INTERRUPTED, Script
+from shells.wiretap import Wiretap, frames
 
 CHAPTER = "handling-models"
 FOLDER = EXAMPLES / CHAPTER

@@ -20,12 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import figures_http_queue as figures
 import pytest
+import record_http_queue as figures
+from apps.http_queue import CHAPTER, FOLDER, LETTER, Client, module, run
+from apps.postgres import Postgres, PostgresError
 from broker import Broker
-from chapters import page, reader_environment
-from http_queue import CHAPTER, FOLDER, LETTER, Client, module, run
-from postgres import Postgres, PostgresError
+from shells.chapters import page, reader_environment
 
 NOBODY = "0" * 32
 

@@ -17,11 +17,11 @@ from typing import Any
 import pexpect
 import pytest
 import xlsxwriter
+from apps.http_queue import CHAPTER, FOLDER, LETTER, Client, module, run
 from broker import free_ports
-from chapters import reader_environment
 from conftest import Starter, poll
-from http_queue import CHAPTER, FOLDER, LETTER, Client, module, run
-from running import Script
+from shells.chapters import reader_environment
+from shells.running import Script
 
 HEADINGS = ("recipient", "text", "copies")
 NO_BROKER = "amqp://unused/"

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from chapters import reader_environment
-from player import Player, TranscriptError, scenarios
+from shells.chapters import reader_environment
+from shells.player import Player, TranscriptError, scenarios
 
 Play = Callable[..., None]
 

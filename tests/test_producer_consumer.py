@@ -20,11 +20,11 @@ from typing import Any
 import pexpect
 import pytest
 import rich
-from chapters import EXAMPLES, reader_environment
 from conftest import Starter
-from figures_producer_consumer import BOUNDED, peak_memory
 from plotting import FIGURES
-from running import Script
+from record_producer_consumer import BOUNDED, peak_memory
+from shells.chapters import EXAMPLES, reader_environment
+from shells.running import Script
 
 CHAPTER = "producer-consumer"
 FOLDER = EXAMPLES / CHAPTER

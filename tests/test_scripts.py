@@ -15,9 +15,9 @@ from statistics import median
 import broker as brokers
 import pytest
 from broker import Broker
-from chapters import CLIENTS, EXAMPLES, PRODUCTION, chapters, numbered
 from conftest import assert_one_line
-from running import INTERRUPTED, Script
+from shells.chapters import CLIENTS, EXAMPLES, PRODUCTION, chapters, numbered
+from shells.running import INTERRUPTED, Script
 
 # Most lines of a whole file, by how the path of a script begins: the first that fits.
 LIMITS = {

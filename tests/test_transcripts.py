@@ -12,8 +12,16 @@ from urllib.parse import unquote
 
 import pytest
 from broker import LOOPBACK, Broker, free_ports
-from chapters import EXAMPLES, chapters, clients, companions, numbered, page, reader_environment
-from player import FINAL, Player, Scenario, scenarios, write_rabbitmqctl
+from shells.chapters import (
+    EXAMPLES,
+    chapters,
+    clients,
+    companions,
+    numbered,
+    page,
+    reader_environment,
+)
+from shells.player import FINAL, Player, Scenario, scenarios, write_rabbitmqctl
 
 ALL = [
     scenario

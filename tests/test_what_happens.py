@@ -9,6 +9,7 @@ import broker as brokers
 import fates
 import pika
 import pytest
+import record_what_happens as pages
 from broker import Broker
 from fates import Fate
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
@@ -96,5 +97,5 @@ def test_a_version_between_two_is_held_against_the_older() -> None:
 
 
 def test_the_tables_are_those_of_the_record() -> None:
-    page = fates.PAGE.read_text()
-    assert fates.rendered(page) == page, "python tests/fates.py --render"
+    page = pages.PAGE.read_text()
+    assert pages.rendered(page) == page, "record_what_happens.py --render"

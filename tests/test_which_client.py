@@ -13,13 +13,12 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import aio_pika
-import figures_which_client as figures
 import pika
 import pytest
+import record_which_client as figures
 from aio_pika.abc import AbstractIncomingMessage
 from aiormq.abc import DeliveredMessage
 from broker import Broker
-from chapters import CLIENTS, page
 from conftest import (
     Starter,
     altered,
@@ -33,7 +32,8 @@ from conftest import (
 from pamqp.commands import Basic
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import NackError, UnroutableError
-from running import Script
+from shells.chapters import CLIENTS, page
+from shells.running import Script
 
 CHAPTER = "which-client"
 QUORUM = {"x-queue-type": "quorum"}

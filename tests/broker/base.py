@@ -1,0 +1,274 @@
+"""What a broker is, and what all kinds of throwaway brokers share."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import pika
+import pika.exceptions
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from broker import reaper
+from broker.urls import handshake
+
+LOOPBACK = "127.0.0.1"
+PREFIX = "rabbitmq-by-example"
+START_SECONDS = 90
+# Erlang's schedulers spin when idle, which starves two cores of everything else.
+NO_BUSY_WAIT = "+sbwt none +sbwtdcpu none +sbwtdio none"
+
+# For the management API: one connection for many calls, which no proxy has to see.
+API = requests.Session()
+atexit.register(API.close)
+API.trust_env = False
+# The broker closes a connection that was idle for long, maybe just when we use it.
+API.mount("http://", HTTPAdapter(max_retries=Retry(connect=0, read=1, redirect=0)))
+
+
+class BrokerError(Exception):
+    """No broker, or not this one; the text says why and how to fix it."""
+
+
+def say(text: str) -> None:
+    """Report progress to the person at the terminal."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody holds at the moment.
+
+    They are below those that systems give to outgoing connections, any of which
+    could take one before the broker does.
+    """
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 1_000):
+        if len(found) == count:
+            break
+        if port_is_free(port):
+            found.append(port)
+    return found
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    with socket.socket() as probe:
+        # A server on all addresses need not stop us from binding to one.
+        probe.settimeout(1)
+        return probe.connect_ex((LOOPBACK, port)) != 0
+
+
+@dataclass
+class Broker:
+    """A broker that is up. What another process needs to use it.
+
+    `rabbitmqctl` is the command that reaches this broker's own, as a list of
+    arguments; it is empty for a broker that we did not start.
+    """
+
+    title: str
+    url: str
+    version: str
+    api: str = ""
+    rabbitmqctl: tuple[str, ...] = ()
+
+    @property
+    def can_restart(self) -> bool:
+        return False
+
+    def vhost_url(self, vhost: str) -> str:
+        """The URL of a virtual host of this broker."""
+        return f"{self.url.rpartition('/')[0]}/{quote(vhost, safe='')}"
+
+    def ctl(self, *arguments: str) -> str:
+        """Run rabbitmqctl and return what it printed.
+
+        Raises BrokerError with its output where it fails.
+        """
+        if not self.rabbitmqctl:
+            raise BrokerError(f"rabbitmqctl cannot reach {self.title}")
+        done = subprocess.run(
+            [*self.rabbitmqctl, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        if done.returncode:
+            raise BrokerError(f"rabbitmqctl failed: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def call_api(
+        self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
+    ) -> Any:
+        """Call the management API and return its JSON, if any.
+
+        Raises BrokerError when the broker refuses, or has no such API.
+        """
+        parts = urlsplit(self.url)
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        try:
+            answer = API.request(
+                method,
+                f"{self.api}/api/{path}",
+                json=body,
+                headers=headers,
+                auth=(user, password),
+                timeout=30,
+            )
+            answer.raise_for_status()
+        except requests.RequestException as error:
+            raise BrokerError(
+                f"The management API of {self.title} fails: {error}. "
+                "The tests make their virtual hosts through it. Enable it "
+                "(rabbitmq-plugins enable rabbitmq_management), or unset AMQP_URL to use "
+                "a throwaway broker."
+            ) from None
+        return answer.json() if answer.content else None
+
+    @contextmanager
+    def vhost(self) -> Iterator[str]:
+        """Make a virtual host, yield its URL, and delete it."""
+        name = f"{PREFIX}-{uuid.uuid4().hex[:12]}"
+        self.call_api("PUT", f"vhosts/{name}")  # whoever makes one may do all there
+        try:
+            yield self.vhost_url(name)
+        finally:
+            self.call_api("DELETE", f"vhosts/{name}")
+
+    def to_json(self) -> str:
+        """The handle, for another process of the same machine."""
+        fields = ("title", "url", "version", "api", "rabbitmqctl")
+        return json.dumps({name: getattr(self, name) for name in fields})
+
+    @staticmethod
+    def from_json(text: str) -> Broker:
+        fields = json.loads(text)
+        return Broker(**{**fields, "rabbitmqctl": tuple(fields["rabbitmqctl"])})
+
+    def close(self) -> None:
+        """Stop the broker and remove what it left, if it is ours."""
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class OwnedBroker(Broker):
+    """A broker that this process started, on ports that stay when it restarts."""
+
+    def __init__(self, title: str, port: int | None, container: bool) -> None:
+        self.tag = f"{PREFIX}-{uuid.uuid4().hex[:8]}"
+        self.port, self.api_port, *self.more_ports = free_ports(4)
+        if port:
+            self.port = port
+            if port + 10000 < 65536 and port_is_free(port + 10000):
+                self.api_port = port + 10000
+        url = f"amqp://guest:guest@localhost:{self.port}/"
+        super().__init__(title, url, "?", f"http://{LOOPBACK}:{self.api_port}")
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{self.tag}-"))
+        self._reaper = subprocess.Popen(
+            [
+                sys.executable,
+                str(Path(reaper.__file__)),
+                self.tag,
+                str(self.folder),
+                *([self.tag] if container else []),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for us, not for it
+        )
+        assert self._reaper.stdout
+        self._reaper.stdout.readline()  # it ignores signals from here on
+
+    @property
+    def can_restart(self) -> bool:
+        return True
+
+    def launch(self) -> None:
+        """Start the node, the first time or again."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """End the node without a warning, as a power cut would."""
+        raise NotImplementedError
+
+    def check_alive(self) -> None:
+        """Raise BrokerError when the node has ended."""
+        raise NotImplementedError
+
+    def wait_stopped(self) -> None:
+        """Wait until the node has ended."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start the node and wait until it answers, its management API too.
+
+        Raises BrokerError when it ends, or does not answer in time.
+        """
+        self.launch()
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            self.check_alive()
+            try:
+                self.version = handshake(self.url)
+                break
+            except (pika.exceptions.AMQPError, OSError) as error:
+                if time.monotonic() > deadline:
+                    raise BrokerError(
+                        f"{self.title} did not answer in {START_SECONDS} s: {error!r}"
+                    ) from None
+                time.sleep(0.1)
+        self.wait_for_api()
+
+    def wait_for_api(self) -> None:
+        """Wait for the management API; forget it where it is not available."""
+        for _ in range(100):
+            try:
+                self.call_api("GET", "overview")
+                return
+            except BrokerError:
+                self.check_alive()
+                time.sleep(0.1)
+        self.api = ""
+
+    def stop(self) -> None:
+        """End the node in good order, so that `start` finds its messages."""
+        # In a container the node's end may be rabbitmqctl's end, too.
+        with suppress(BrokerError):
+            self.ctl("stop")
+        self.wait_stopped()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        assert self._reaper.stdin
+        assert self._reaper.stdout
+        self._reaper.stdin.close()
+        self._reaper.wait()
+        self._reaper.stdout.close()

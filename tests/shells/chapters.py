@@ -1,0 +1,140 @@
+"""The repository's chapters: their scripts, their pages, what they declare."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples"
+DOCS = ROOT / "docs"
+CLIENTS = ("pika", "aio-pika")
+# Apps rather than scripts; what they declare depends on how they are run.
+APPS = ("http-queue",)
+BENCHMARK = "consumer-benchmark"
+# Not lessons: there every mishap is met, at the length that it takes.
+PRODUCTION = ("production-worker", "cluster")
+
+
+def chapters() -> list[str]:
+    """The names of the chapters that come in both clients."""
+    return sorted(folder.parent.name for folder in EXAMPLES.glob("*/pika"))
+
+
+def numbered() -> list[str]:
+    """The chapters of the tutorial, in order."""
+    return [chapter for chapter in chapters() if chapter[0].isdigit()]
+
+
+def companions() -> list[str]:
+    """The names of the companion chapters, whose scripts come once."""
+    folders = {script.parent.name for script in EXAMPLES.glob("*/*.py")}
+    return sorted(folders - set(chapters()))
+
+
+def clients(chapter: str) -> tuple[str, ...]:
+    """The folders its scripts are in; a companion's are in the chapter's own."""
+    return CLIENTS if chapter in chapters() else ("",)
+
+
+def scripts() -> list[Path]:
+    """Every example script."""
+    return sorted(EXAMPLES.glob("**/*.py"))
+
+
+def page(chapter: str) -> Path:
+    return DOCS / f"{chapter}.rst"
+
+
+def reader_environment(url: str, *more_path: Path) -> dict[str, str]:
+    """The environment of a reader's shell whose broker is at `url`."""
+    path = [*map(str, more_path), str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    return {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "PYTHONPATH"))},
+        "PATH": os.pathsep.join(path),
+        "AMQP_URL": url,
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONUTF8": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A named queue or exchange that a script declares.
+
+    `arguments` is what the broker compares: a later declaration of the same
+    name with others is refused with PRECONDITION_FAILED.
+    """
+
+    kind: str  # "queue" or "exchange"
+    name: str
+    arguments: dict[str, Any]
+    script: Path
+
+
+# By method: what it declares, and the names of its first two parameters.
+DECLARING = {
+    "queue_declare": ("queue", "queue", ""),
+    "declare_queue": ("queue", "name", ""),
+    "exchange_declare": ("exchange", "exchange", "exchange_type"),
+    "declare_exchange": ("exchange", "name", "type"),
+}
+
+
+def declarations() -> list[Declaration]:
+    """All that the example scripts declare by name, read from their source.
+
+    Raises ValueError for a declaration that cannot be read so: the name and
+    every argument are literals, or constants of the module. Without the apps and
+    the benchmark, whose queues are made for one run and have names of their own.
+    """
+    without = (*APPS, BENCHMARK)
+    read = (script for script in scripts() if script.parent.name not in without)
+    return [found for script in read for found in declared_in(script)]
+
+
+def declared_in(script: Path) -> list[Declaration]:
+    tree = ast.parse(script.read_text(encoding="utf-8"), str(script))
+    constants: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            try:
+                constants[node.targets[0].id] = ast.literal_eval(node.value)
+            except ValueError:
+                continue
+
+    def value(node: ast.expr) -> Any:
+        if isinstance(node, ast.Name) and node.id in constants:
+            return constants[node.id]
+        if isinstance(node, ast.Attribute):  # ExchangeType.FANOUT, in either client
+            return node.attr.lower()
+        try:
+            return ast.literal_eval(node)
+        except ValueError:
+            place = f"{script.relative_to(ROOT)}:{node.lineno}"
+            raise ValueError(f"{place}: make it a literal, or a module's constant") from None
+
+    found = []
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        if node.func.attr not in DECLARING:
+            continue
+        if any(each.arg == "passive" for each in node.keywords):
+            continue  # that only looks
+        kind, first, second = DECLARING[node.func.attr]
+        given = dict(zip((first, second), map(value, node.args), strict=False))
+        given |= {
+            str(each.arg): value(each.value) for each in node.keywords if each.arg != "callback"
+        }
+        name = given.pop(first, "")
+        if name:
+            if second in given:
+                given["type"] = given.pop(second)
+            found.append(Declaration(kind, name, given, script))
+    return found

@@ -1,0 +1,180 @@
+"""Say what is there and what to type next (`make doctor`); clear up (`make reset`).
+
+python -m shells.doctor           look, and change nothing
+python -m shells.doctor reset     delete the queues and exchanges that the
+                                  example scripts declare, and no others
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+import pika
+import pika.exceptions
+from broker import (
+    DEFAULT_IMAGE,
+    DEFAULT_URL,
+    diagnose,
+    docker_trouble,
+    handshake,
+    installed_programs,
+    shown,
+)
+from pika.adapters.blocking_connection import BlockingChannel
+from shells.chapters import Declaration, declarations
+
+PROBE = f"rabbitmq-by-example-probe-{uuid.uuid4().hex[:8]}"
+
+
+def broker_url() -> str:
+    """The broker that the scripts would use."""
+    return os.environ.get("AMQP_URL", DEFAULT_URL)
+
+
+def attempt(url: str, action: Callable[[BlockingChannel], Any]) -> str:
+    """Do something on a channel of its own; return the broker's refusal, or ""."""
+    with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+        try:
+            action(connection.channel())
+        except (pika.exceptions.ChannelClosed, pika.exceptions.ConnectionClosed) as refusal:
+            if connection.is_closed:
+                connection.close = lambda *_: None  # type: ignore[method-assign]
+            return refusal.reply_text
+    return ""
+
+
+def denied_features(url: str) -> Iterator[str]:
+    """What this broker refuses of what tutorials, old and new, ask for."""
+
+    def transient_queue(channel: BlockingChannel) -> None:
+        channel.queue_declare(PROBE, auto_delete=True)
+        channel.queue_delete(PROBE)
+
+    def quorum_queue(channel: BlockingChannel) -> None:
+        channel.queue_declare(PROBE, durable=True, arguments={"x-queue-type": "quorum"})
+        channel.queue_delete(PROBE)
+
+    def global_qos(channel: BlockingChannel) -> None:
+        channel.basic_qos(prefetch_count=1, global_qos=True)
+
+    for name, action in (
+        ("non-durable queues that are not exclusive", transient_queue),
+        ("quorum queues", quorum_queue),
+        ("a prefetch count for a whole channel (global QoS)", global_qos),
+    ):
+        if attempt(url, action):
+            yield name
+
+
+def exists(url: str, thing: Declaration) -> bool:
+    if thing.kind == "queue":
+        return not attempt(url, lambda channel: channel.queue_declare(thing.name, passive=True))
+    return not attempt(url, lambda channel: channel.exchange_declare(thing.name, passive=True))
+
+
+def declare(thing: Declaration, channel: BlockingChannel) -> None:
+    given = dict(thing.arguments)
+    if thing.kind == "queue":
+        channel.queue_declare(thing.name, **given)
+    else:
+        channel.exchange_declare(thing.name, given.pop("type", "direct"), **given)
+
+
+def unique_declarations() -> list[Declaration]:
+    """One for each queue and exchange that the scripts name."""
+    return list({(each.kind, each.name): each for each in declarations()}.values())
+
+
+def leftovers(url: str) -> Iterator[str]:
+    """Queues and exchanges of the scripts' names that they cannot use."""
+    for thing in unique_declarations():
+        if exists(url, thing) and (refusal := attempt(url, partial(declare, thing))):
+            yield f"{thing.kind} {thing.name}: {refusal}"
+
+
+def docker_version() -> str:
+    import docker
+
+    with closing(docker.from_env()) as client:
+        return str(client.version()["Version"])
+
+
+def look() -> int:
+    """Print what is there; return 0 when the scripts can be run, or `make demo`."""
+    url = broker_url()
+    rows = [("Python", f"{platform.python_version()} ({sys.executable})")]
+    image = os.environ.get("RABBITMQ_IMAGE") or DEFAULT_IMAGE
+    trouble = docker_trouble(image, pull=False)
+    engine = (
+        trouble
+        if trouble.startswith("no ")
+        else f"{docker_version()}; " + (trouble or f"image {image} is there")
+    )
+    rows.append(("Docker", engine))
+    programs = installed_programs()
+    rows.append(("Server", programs["rabbitmq-server"] if programs else "none installed"))
+    problem = diagnose(url)
+    ready = not problem
+    if problem:
+        rows.append(("Broker", f"{shown(url)}: {problem}"))
+    else:
+        rows.append(("Broker", f"{shown(url)}: RabbitMQ {handshake(url)}"))
+        denied = ", ".join(denied_features(url))
+        rows.append(("", f"refuses {denied}" if denied else "refuses nothing that we ask for"))
+        for leftover in leftovers(url):
+            ready = False
+            rows.append(("Left over", leftover))
+    for name, text in rows:
+        print(f"{name:<10} {text}")
+    if ready:
+        print("Next       open the page of a chapter and run its scripts, or: make test")
+    elif any(name == "Left over" for name, _ in rows):
+        print("Next       make reset  (deletes the queues named above, with what is in them)")
+    elif "AMQP_URL" in os.environ:
+        print("Next       fix AMQP_URL, or unset it and: make broker")
+    else:
+        print("Next       make broker  (and leave it running), or: make demo")
+    return 0 if ready else 1
+
+
+def reset() -> int:
+    """Delete what the scripts declare; return 1 where the broker cannot be used."""
+    url = broker_url()
+    if problem := diagnose(url):
+        print(f"{shown(url)}: {problem}", file=sys.stderr)
+        return 1
+    count = 0
+    for thing in unique_declarations():
+        if not exists(url, thing):
+            continue
+        count += 1
+        with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+            channel = connection.channel()
+            if thing.kind == "queue":
+                waiting = channel.queue_declare(thing.name, passive=True).method.message_count
+                channel.queue_delete(thing.name)
+                print(f"Deleted queue {thing.name}, with {waiting} waiting messages.")
+            else:
+                channel.exchange_delete(thing.name)
+                print(f"Deleted exchange {thing.name}.")
+    if not count:
+        print(f"{shown(url)} has none of the scripts' queues and exchanges.")
+    return 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Look after the broker that the scripts use.")
+    parser.add_argument("what", nargs="?", choices=("look", "reset"), default="look")
+    sys.exit(reset() if parser.parse_args().what == "reset" else look())
+
+
+if __name__ == "__main__":
+    main()
