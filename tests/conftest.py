@@ -72,8 +72,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if wanted else True
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
     wanted = bool(config.getoption("--apps"))
     config.hook.pytest_deselected(items=[each for each in items if is_of_an_app(each) != wanted])
     items[:] = [each for each in items if is_of_an_app(each) == wanted]
@@ -85,6 +87,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             # In one process, which has one more broker for them.
             item.add_marker(pytest.mark.xdist_group("restartable"))
             item.add_marker(pytest.mark.long)
+    yield  # pytest-randomly shuffles them, and pytest-xdist looks at the groups
     # The longest first, so that no process is left alone with one at the end.
     items.sort(key=lambda item: not item.get_closest_marker("long"))
 

@@ -119,6 +119,7 @@ def test_it_ends_when_its_parent_is_killed(broker: Broker) -> None:
     environment.pop("AMQP_URL", None)
     parent = subprocess.Popen(
         [sys.executable, "-c", script],
+        cwd=TESTS,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -158,7 +159,7 @@ def test_a_port_that_is_held_is_named_with_its_holder(broker: Broker) -> None:
 @pytest.mark.parametrize("port", ["http", "0", "65536", "-1"])
 def test_a_port_that_is_none(port: str) -> None:
     done = subprocess.run(
-        PROGRAM, env={**os.environ, "PORT": port}, capture_output=True, text=True
+        PROGRAM, cwd=TESTS, env={**os.environ, "PORT": port}, capture_output=True, text=True
     )
     assert done.returncode == 1
     assert done.stderr == f"PORT={port} is not a port number: make broker PORT=5673\n"
