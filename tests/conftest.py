@@ -40,6 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what the shells print into the pages, instead of failing",
     )
+    parser.addoption("--chapter", help="without what tests another one (sabotage)")
     parser.addoption(
         "--apps",
         action="store_true",
@@ -76,9 +77,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Iterator[None]:
-    wanted = bool(config.getoption("--apps"))
-    config.hook.pytest_deselected(items=[each for each in items if is_of_an_app(each) != wanted])
-    items[:] = [each for each in items if is_of_an_app(each) == wanted]
+    apps, chapter = bool(config.getoption("--apps")), config.getoption("--chapter")
+
+    def wanted(item: pytest.Item) -> bool:
+        its = getattr(item, "callspec", None)
+        other = chapter and its and its.params.get("chapter", chapter) != chapter
+        return is_of_an_app(item) == apps and not other
+
+    config.hook.pytest_deselected(items=[each for each in items if not wanted(each)])
+    items[:] = filter(wanted, items)
     for item in items:
         names: list[str] = getattr(item, "fixturenames", [])
         if "broker" in names or "restartable" in names:
@@ -243,13 +250,14 @@ def ready(channel: BlockingChannel, queue: str) -> int:
     return channel.queue_declare(queue, passive=True).method.message_count
 
 
+def subscribers(channel: BlockingChannel, queue: str) -> int:
+    """How many consumers the queue has."""
+    return channel.queue_declare(queue, passive=True).method.consumer_count
+
+
 def subscribed(channel: BlockingChannel, queue: str, count: int = 1) -> None:
     """Wait until a queue has so many consumers: they subscribe right after "Waiting"."""
-
-    def consumers() -> int:
-        return channel.queue_declare(queue, passive=True).method.consumer_count
-
-    poll(consumers, count)
+    poll(lambda: subscribers(channel, queue), count)
 
 
 def close_connections(broker: Broker, url: str, reason: str, count: int = 1) -> None:

@@ -14,7 +14,6 @@ from conftest import (
     Starter,
     altered,
     assert_one_line,
-    close_connections,
     connected,
     poll,
     ready,
@@ -257,38 +256,6 @@ def test_a_wrong_password_as_the_page_quotes_it(run: Start, client: str, broker:
     refused = run(client, "send.py", url=f"amqp://guest:wrong@{where}")
     assert_one_line(refused)
     assert refused.stderr[0] in page(CHAPTER).read_text()
-
-
-@pytest.mark.parametrize("name", ["send.py", "receive.py"])
-def test_a_queue_of_that_name_with_other_arguments(
-    run: Start, client: str, channel: BlockingChannel, name: str
-) -> None:
-    channel.queue_declare("hello", durable=True, arguments={"x-queue-type": "classic"})
-    script = run(client, name)
-    assert_one_line(script, "PRECONDITION_FAILED", "x-queue-type", "make doctor")
-    assert script.stdout == []
-
-
-def test_the_queue_deleted_under_a_receiver(
-    run: Start, client: str, channel: BlockingChannel
-) -> None:
-    victim = receiver(run, client)
-    subscribed(channel, "hello")
-    channel.queue_delete("hello")
-    assert_one_line(victim, "Failed: the queue is gone")
-
-
-def test_the_connection_closed_under_a_receiver(
-    run: Start, client: str, broker: Broker, url: str
-) -> None:
-    victim = receiver(run, client)
-    close_connections(broker, url, "maintenance at noon")
-    assert_one_line(victim, "320", "CONNECTION_FORCED - maintenance at noon")
-
-
-def test_an_idle_receiver_stops_quietly(run: Start, client: str) -> None:
-    idle = receiver(run, client)
-    assert (idle.interrupt(), idle.stdout, idle.stderr) == (INTERRUPTED, [WAITING], [])
 
 
 def test_what_the_terminal_cannot_show_is_received_all_the_same(

@@ -16,7 +16,6 @@ from conftest import (
     Starter,
     altered,
     assert_one_line,
-    close_connections,
     connected,
     poll,
     ready,
@@ -314,17 +313,6 @@ def test_output_to_a_file_comes_late(
 ALL = [("emit_log.py", "text"), ("receive_logs.py", None)]
 
 
-@pytest.mark.parametrize(("name", "text"), ALL)
-def test_an_exchange_of_that_name_and_another_type(
-    run: Start, client: str, channel: BlockingChannel, name: str, text: str | None
-) -> None:
-    """As the fourth chapter of aio-pika's own tutorial leaves it."""
-    channel.exchange_declare("logs", "direct")
-    script = run(client, name, *([text] if text else []))
-    assert_one_line(script, "PRECONDITION_FAILED", "exchange 'logs'", "make doctor")
-    assert script.stdout == []
-
-
 def test_the_exchange_is_needed(run: Start, client: str, url: str, tmp_path: Path) -> None:
     """Publishing to an exchange that isn't there is an error: both declare it."""
     old = 'basic_publish("logs"' if client == "pika" else '"logs", "fanout"'
@@ -333,23 +321,3 @@ def test_the_exchange_is_needed(run: Start, client: str, url: str, tmp_path: Pat
     with closing(Script(copy, "text", url=url)) as sender:
         assert_one_line(sender, "NOT_FOUND", "make doctor")
         assert sender.stdout == []
-
-
-def test_the_connection_closed_under_a_receiver(
-    run: Start, client: str, broker: Broker, url: str
-) -> None:
-    victim = receiver(run, client)
-    close_connections(broker, url, "maintenance at noon")
-    assert_one_line(victim, "Failed: ", "320", "CONNECTION_FORCED - maintenance at noon")
-
-
-def test_the_queue_deleted_under_a_receiver(
-    run: Start, client: str, broker: Broker, url: str
-) -> None:
-    """Others may not delete an exclusive queue, but who runs the broker can."""
-    if not broker.rabbitmqctl:
-        pytest.skip("rabbitmqctl of the broker that AMQP_URL names is out of reach")
-    victim = receiver(run, client)
-    (queue,) = queues(broker, url)
-    broker.ctl("delete_queue", "--vhost", url.rpartition("/")[2], queue["name"])
-    assert_one_line(victim, "Failed: the queue is gone")

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 from broker import Broker
-from conftest import Starter, assert_one_line, close_connections, poll
+from conftest import Starter, poll
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import UnroutableError
 from shells.chapters import page
@@ -242,30 +242,3 @@ def test_a_key_without_a_message_sends_nothing(
     assert (ended.wait(), ended.stdout) == (1, [])
     assert ended.stderr == [f"Usage: python {SENDER} ROUTING_KEY MESSAGE..."]
     assert channel.queue_declare(queue, passive=True).method.message_count == 0
-
-
-def test_an_exchange_of_another_type(run: Start, client: str, channel: BlockingChannel) -> None:
-    channel.exchange_declare("topic_logs", "direct")
-    for script in [run(client, *arguments) for arguments in ALL]:
-        assert_one_line(script, "PRECONDITION_FAILED", "topic_logs", "make doctor")
-        assert script.stdout == []
-
-
-def test_the_connection_closed_under_a_receiver(
-    run: Start, client: str, broker: Broker, url: str
-) -> None:
-    victim = receiver(run, client, "#")
-    close_connections(broker, url, "maintenance at noon")
-    assert_one_line(victim, "Failed: ", "320", "CONNECTION_FORCED - maintenance at noon")
-
-
-def test_the_queue_deleted_under_a_receiver(
-    run: Start, client: str, broker: Broker, url: str
-) -> None:
-    if not broker.rabbitmqctl:
-        pytest.skip("only rabbitmqctl can delete another connection's exclusive queue")
-    victim = receiver(run, client, "#")
-    vhost = url.rpartition("/")[2]
-    (queue,) = [each["name"] for each in broker.call_api("GET", f"queues/{vhost}")]
-    broker.ctl("delete_queue", "--quiet", "-p", vhost, queue)
-    assert_one_line(victim, "Failed: the queue is gone")

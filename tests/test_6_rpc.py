@@ -22,7 +22,6 @@ from conftest import (
     connected,
     poll,
     ready,
-    subscribed,
 )
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
@@ -383,25 +382,12 @@ def run_one(run: Start, client: str, name: str, number: str | None, url: str) ->
     return run(client, name, *([number] if number else []), url=url)
 
 
-@pytest.mark.parametrize(("name", "number"), ALL)
-def test_a_queue_of_that_name_with_other_arguments(
-    run: Start, client: str, channel: BlockingChannel, url: str, name: str, number: str | None
-) -> None:
-    channel.queue_declare("rpc_queue", durable=True, arguments={"x-queue-type": "classic"})
-    script = run_one(run, client, name, number, url)
-    assert_one_line(script, "PRECONDITION_FAILED", "x-queue-type", "make doctor")
-    assert script.stdout == []
-
-
-@pytest.mark.parametrize("busy", [False, True])
-def test_the_queue_deleted_under_a_server(
-    run: Start, client: str, channel: BlockingChannel, busy: bool
+def test_the_queue_deleted_under_a_busy_server(
+    run: Start, client: str, channel: BlockingChannel
 ) -> None:
     victim = server(run, client)
-    subscribed(channel, "rpc_queue")
-    if busy:
-        request(channel, "32")
-        victim.wait_for("fib(32)")
+    request(channel, "32")
+    victim.wait_for("fib(32)")
     channel.queue_delete("rpc_queue")
     assert_one_line(victim, "Failed: the queue is gone")
 
@@ -452,9 +438,7 @@ def test_a_broker_that_freezes_while_it_waits(
         between.kill()
 
 
-def test_ctrl_c_is_quiet(run: Start, client: str) -> None:
-    idle = server(run, client)
-    assert (idle.interrupt(), idle.stdout, idle.stderr) == (INTERRUPTED, [WAITING], [])
+def test_ctrl_c_ends_a_client_quietly(run: Start, client: str) -> None:
     for name in (CLIENT, DIRECT):
         alone = run(client, name, "1").wait_for("Requesting")
         assert (alone.interrupt(), len(alone.stdout), alone.stderr) == (INTERRUPTED, 1, [])

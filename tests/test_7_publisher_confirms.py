@@ -423,13 +423,3 @@ def test_the_figure_shows_what_the_page_says_of_it() -> None:
 
 
 # --- Mistakes that the reader can fix -------------------------------------
-
-
-@every_way
-def test_a_queue_of_that_name_with_other_arguments(
-    run: Start, client: str, name: str, channel: BlockingChannel
-) -> None:
-    channel.queue_declare(QUEUE, durable=True, arguments={"x-queue-type": "classic"})
-    script = run(client, name, "3")
-    assert_one_line(script, "PRECONDITION_FAILED", "x-queue-type", "make doctor")
-    assert script.stdout == []

@@ -574,17 +574,6 @@ def test_without_a_prefetch_count_it_is_refused(
         assert_one_line(script, "PRECONDITION_FAILED - consumer prefetch count is not set")
 
 
-@pytest.mark.parametrize(("name", "word"), [("append.py", "event"), *READERS])
-def test_a_queue_of_that_name_with_other_arguments(
-    run: Start, client: str, channel: BlockingChannel, tmp_path: Path, name: str, word: str
-) -> None:
-    channel.queue_declare("events", durable=True, arguments={"x-queue-type": "quorum"})
-    word = str(tmp_path / word) if word == "place" else word
-    script = run(client, name, *filter(None, [word]))
-    assert_one_line(script, "PRECONDITION_FAILED", "inequivalent arg", "make doctor")
-    assert script.stdout == []
-
-
 @pytest.mark.parametrize(("name", "word"), READERS)
 def test_the_stream_deleted_under_a_reader(
     run: Start, client: str, channel: BlockingChannel, tmp_path: Path, name: str, word: str
@@ -597,34 +586,18 @@ def test_the_stream_deleted_under_a_reader(
     assert_one_line(script, "Failed: the queue is gone")
 
 
-@pytest.mark.parametrize("event", ["idle", "busy" + 10 * "."])  # longer than the API is behind
-def test_the_connection_closed_under_a_reader(
-    run: Start,
-    client: str,
-    broker: Broker,
-    url: str,
-    channel: BlockingChannel,
-    tmp_path: Path,
-    event: str,
+def test_the_connection_closed_under_a_busy_reader(
+    run: Start, client: str, broker: Broker, url: str, channel: BlockingChannel, tmp_path: Path
 ) -> None:
     """The reason is named, also of a reader that finds out when it acks."""
     declare(channel)
-    publish(channel, event)
+    publish(channel, "busy" + 10 * ".")  # longer than the API is behind
     channel.connection.close()
     words = [(name, str(tmp_path / w) if w == "place" else w) for name, w in READERS]
     victims = [reader(run, client, *each).wait_for("Received") for each in words]
     close_connections(broker, url, "maintenance at noon", len(victims))
     for victim in victims:
         assert_one_line(victim, "320", "CONNECTION_FORCED - maintenance at noon")
-
-
-@pytest.mark.parametrize(("name", "word"), READERS)
-def test_an_idle_reader_stops_quietly(
-    run: Start, client: str, tmp_path: Path, name: str, word: str
-) -> None:
-    word = str(tmp_path / word) if word == "place" else word
-    idle = reader(run, client, name, word)
-    assert (idle.interrupt(), idle.stdout, idle.stderr) == (INTERRUPTED, [READY], [])
 
 
 # --- Both clients, one lesson ------------------------------------------------

@@ -27,7 +27,6 @@ from conftest import (
     connected,
     poll,
     ready,
-    subscribed,
 )
 from pika.adapters.blocking_connection import BlockingChannel
 from plotting import FIGURES
@@ -314,14 +313,6 @@ def test_at_ctrl_c_what_is_in_hand_goes_back(
     assert left(channel) == 20
 
 
-@every(FIXED)
-def test_an_idle_worker_stops_quietly(run: Run, channel: BlockingChannel, name: str) -> None:
-    channel.queue_declare("jobs", durable=True, arguments=QUORUM)
-    idle = worker(run, name)
-    subscribed(channel, "jobs")
-    assert (idle.interrupt(), idle.stderr, len(idle.stdout)) == (INTERRUPTED, [], 1)
-
-
 # --- What goes wrong ----------------------------------------------------------
 
 
@@ -370,13 +361,6 @@ def test_an_operator_closes_the_connection(run: Run, broker: Broker, url: str, n
     assert_one_line(busy, "Failed: ", "maintenance at noon")
     with connected(url) as channel:
         assert left(channel) == (0 if name in NAIVE else 2)
-
-
-@every([each.name for each in SCRIPTS])
-def test_the_queue_is_another(run: Run, channel: BlockingChannel, name: str) -> None:
-    channel.queue_declare("jobs", durable=True)
-    ended = run(name, *(["1", "sleep", "1"] if name == "send_jobs.py" else []))
-    assert_one_line(ended, "Failed: ", "PRECONDITION_FAILED")
 
 
 @every(FIXED)

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import broker as brokers
 import pytest
 from broker import Broker
-from conftest import assert_one_line
-from shells.chapters import CLIENTS, EXAMPLES, PRODUCTION, chapters, numbered
+from conftest import assert_one_line, close_connections, connected, poll, subscribers
+from shells.chapters import CLIENTS, EXAMPLES, PRODUCTION, chapters, declarations, numbered
 from shells.running import INTERRUPTED, Script
 
 # Most lines of a whole file, by how the path of a script begins: the first that fits.
@@ -271,3 +272,84 @@ def test_ctrl_c_while_the_broker_stays_silent(client: str) -> None:
             with connected:
                 assert connected.recv(8)  # it has greeted, and waits for an answer
                 assert (waiting.interrupt(), waiting.stderr) == (INTERRUPTED, [])
+
+
+# --- While it waits ---------------------------------------------------------------
+
+WAITING = re.compile(r'print\(" \[\*\] Waiting for \w+\. To exit press CTRL\+C"\)')
+
+
+def consumers(chapter: str, client: str) -> list[Path]:
+    """The scripts of a folder that wait for messages."""
+    folder = EXAMPLES / chapter / client
+    return [x for x in lessons(chapter) if x.parent == folder and WAITING.search(x.read_text())]
+
+
+CONSUMING = [each for each in WHERE if consumers(*each)]
+every_consumer = pytest.mark.parametrize(("chapter", "client"), CONSUMING)
+
+
+@pytest.fixture
+def waiting(chapter: str, client: str, broker: Broker, url: str) -> Iterator[list[Script]]:
+    """All of them, subscribed."""
+    with ExitStack() as stack:
+        started = [
+            stack.enter_context(closing(Script(script, *usage(script), url=url)))
+            for script in consumers(chapter, client)
+        ]
+        for script in started:
+            script.wait_for("Waiting")
+        shared = [each["name"] for each in queues(broker, url) if not each["exclusive"]]
+        with connected(url) as channel:
+            if shared and chapter != "8-streams":  # a stream does not count them
+                poll(lambda: sum(subscribers(channel, name) for name in shared), len(started))
+        yield started
+
+
+def queues(broker: Broker, url: str) -> list[dict[str, Any]]:
+    return broker.call_api("GET", f"queues/{url.rpartition('/')[2]}")
+
+
+@every_consumer
+def test_ctrl_c_ends_it_quietly(waiting: list[Script]) -> None:
+    for script in waiting:
+        assert (script.interrupt(), len(script.stdout), script.stderr) == (INTERRUPTED, 1, [])
+
+
+@every_consumer
+def test_the_connection_closed_under_it(waiting: list[Script], broker: Broker, url: str) -> None:
+    """The reason is what an operator typed, and the script tells it."""
+    close_connections(broker, url, "maintenance at noon", len(waiting))
+    for script in waiting:
+        assert_one_line(script, "Failed: ", "320", "CONNECTION_FORCED - maintenance at noon")
+
+
+@pytest.mark.parametrize(
+    ("chapter", "client"), [each for each in CONSUMING if each[0] != "8-streams"]
+)
+def test_the_queue_deleted_under_it(waiting: list[Script], broker: Broker, url: str) -> None:
+    for queue in queues(broker, url):
+        if queue["exclusive"]:  # nobody else may, but who runs the broker can
+            broker.ctl("delete_queue", "--quiet", "-p", url.rpartition("/")[2], queue["name"])
+        else:
+            with connected(url) as channel:
+                channel.queue_delete(queue["name"])
+    for script in waiting:
+        assert_one_line(script, "Failed: ", "the queue is gone")
+
+
+@every_folder
+def test_a_name_that_is_taken(chapter: str, client: str, url: str) -> None:
+    """By a queue of other arguments, or an exchange of another type."""
+    folder = EXAMPLES / chapter / client
+    its = [each for each in declarations() if each.script.parent == folder]
+    with connected(url) as channel:
+        for each in its:
+            if each.kind == "exchange":
+                channel.exchange_declare(each.name, "headers")
+            else:
+                channel.queue_declare(each.name, durable=True, arguments={"x-max-length": 9})
+    for path in {each.script for each in its} - SERVICES:
+        with closing(Script(path, *usage(path), url=url)) as script:
+            assert_one_line(script, "Failed: ", "PRECONDITION_FAILED", "make doctor")
+            assert not client or script.stdout == []

@@ -27,7 +27,6 @@ from conftest import (
     connected,
     poll,
     ready,
-    subscribed,
 )
 from pamqp.commands import Basic
 from pika.adapters.blocking_connection import BlockingChannel
@@ -117,15 +116,6 @@ def test_work_that_raises_ends_the_worker_and_is_not_lost(
         assert "Traceback" in told
         assert f"{error}: mine" in told
     poll(lambda: ready(channel, "task_queue"), 1)
-
-
-def test_a_deleted_queue_ends_the_worker(
-    worker: Start, client: str, channel: BlockingChannel
-) -> None:
-    idle = worker(client)
-    subscribed(channel, "task_queue")
-    channel.queue_delete("task_queue")
-    assert_one_line(idle, "Failed: the queue is gone")
 
 
 def test_the_connection_closed_while_ten_are_in_hand(

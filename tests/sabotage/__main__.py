@@ -56,7 +56,7 @@ def notice(act: Act, folder: Path) -> list[str]:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "60"),
-                *("-k", act.tests),
+                *("-k", act.tests, "--chapter", act.chapter),
                 *(["--apps"] if act.chapter in APPS else []),
                 *(f"tests/{name}.py" for name in names),
             ],
