@@ -258,9 +258,9 @@ def test_several_words_are_one_task(run: Start, client: str) -> None:
 def test_a_worker_that_ends_in_mid_task_loses_nothing(
     run: Start, client: str, other: str, channel: BlockingChannel, name: str, how: signal.Signals
 ) -> None:
-    first = worker(run, client, name)
     send(run, other, "long.....")
     send(run, other, "next")
+    first = worker(run, client, name)
     status = first.wait_for("Received").signal(how)
     assert (status, done(first), first.stderr) == (-how, 0, [])
     second = worker(run, other)

@@ -295,7 +295,7 @@ def test_output_to_a_file_comes_late(
     """What the page says of `-u`: nothing for now, and lost at the end."""
     redirected = run(client, "receive_logs.py", PYTHONUNBUFFERED="")
     vhost = url.rpartition("/")[2]
-    poll(lambda: len(broker.call_api("GET", f"consumers/{vhost}")), 1)
+    poll(lambda: broker.ctl("list_consumers", "--quiet", "-p", vhost).count("amq.gen"), 1)
     unbuffered = receiver(run, client)
     publish(channel, "a line")
     unbuffered.wait_for("'a line'")

@@ -296,8 +296,10 @@ def test_the_connection_closed_in_mid_run(
 
 @every_way
 def test_the_queue_deleted_in_mid_run(
-    run: Start, client: str, name: str, url: str, channel: BlockingChannel
+    run: Start, client: str, name: str, broker: Broker, url: str, channel: BlockingChannel
 ) -> None:
+    if broker.version.startswith("3."):
+        pytest.skip("RabbitMQ 3.10 then forgets confirms, or closes with 541 INTERNAL_ERROR")
     count = 20_000  # so many that it is not through before the queue is gone
     script = in_mid_run(run(client, name, str(count)), url)
     channel.queue_delete(QUEUE)
