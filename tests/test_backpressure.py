@@ -7,40 +7,38 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pika
 import pytest
-from broker import LOOPBACK, OwnedBroker, free_ports
+from broker import LOOPBACK, Broker, OwnedBroker, free_ports
 from chapters import EXAMPLES, page
-from conftest import Starter, assert_one_line, connected, poll, ready
+from conftest import (
+    Starter,
+    assert_one_line,
+    close_connections,
+    connected,
+    poll,
+    ready,
+    subscribed,
+)
 from figures_backpressure import BUFFERS, COUNT, MEMORY, STORM, memory, simulated
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ConnectionBlockedTimeout
 from running import INTERRUPTED, Script
+from wiretap import Wiretap
 
 CHAPTER = "backpressure"
 FOLDER = EXAMPLES / CHAPTER
 QUORUM: dict[str, Any] = {"x-queue-type": "quorum"}
 STORED = {**QUORUM, "x-max-length": 5, "x-overflow": "reject-publish"}
-# More lines than a reader takes in at a glance, and why.
-LONG = {
-    "blocked_pika.py": "callbacks",
-    "blocked_aio_pika.py": "its tail",
-    "produce_naive.py": "its tail",
-    "store_or_wait.py": "its tail",
-    "produce.py": "an app, with its bounds",
-    "retry_storm.py": "a simulation",
-}
-BROKERLESS = {"unbounded_buffer.py", "bounded_buffer.py", "retry_storm.py"}
-SERVERS = {"ask.py", "consumer_service.py", "produce.py", "produce_naive.py"}
 Run = Callable[..., Script]
-
-scripts = sorted(FOLDER.glob("*.py"))
 
 
 @pytest.fixture
@@ -129,14 +127,24 @@ def test_a_full_queue_loses_nothing(run: Run, channel: BlockingChannel) -> None:
     poll(lambda: ready(channel, "limited_tasks"), 0)
 
 
-def test_the_pauses_grow(run: Run, channel: BlockingChannel) -> None:
-    """At the shortest pause there would be 20 refusals a second or more."""
+def test_the_pauses_grow_up_to_a_second(run: Run, url: str, channel: BlockingChannel) -> None:
+    with Wiretap(url, holding=False) as tap:
+        producer = run("store_or_wait.py", "20", url=tap.url).wait_for("The queue is full")
+        stored = ready(channel, "limited_tasks")
+        started = time.monotonic()
+        # Ten pauses. If they grew without end, they would take 25 s, or more.
+        poll(lambda: tap.published >= stored + 11, True, 20)
+        # As long as the shortest are together; all like the first, they take 0.5 s.
+        assert time.monotonic() - started > 3
+        assert len(bodies(channel, "limited_tasks", 20)) == 20
+        assert producer.wait() == 0
+
+
+def test_ctrl_c_while_it_waits_for_room(run: Run, channel: BlockingChannel) -> None:
     producer = run("store_or_wait.py", "20").wait_for("The queue is full")
-    time.sleep(5)  # long enough for the pauses to grow
-    bodies(channel, "limited_tasks", 20)
-    assert producer.wait() == 0
-    (refused,) = re.findall(r"refused (\d+) times", producer.stdout[-1])
-    assert int(refused) < 30, producer
+    stored = ready(channel, "limited_tasks")
+    assert (producer.interrupt(), producer.stderr) == (INTERRUPTED, [])
+    assert bodies(channel, "limited_tasks", stored) == [f"task {n + 1}" for n in range(stored)]
 
 
 def test_the_slow_consumer_acks_what_is_done(run: Run, channel: BlockingChannel) -> None:
@@ -154,6 +162,10 @@ def test_the_slow_consumer_acks_what_is_done(run: Run, channel: BlockingChannel)
     poll(lambda: ready(channel, "limited_tasks"), 1)  # not more than one in hand
     consumer.process.kill()
     poll(lambda: ready(channel, "limited_tasks"), 2)
+    consumer = run("slow_consumer.py", "limited_tasks", "60").wait_for("Waiting")
+    poll(lambda: ready(channel, "limited_tasks"), 1)
+    assert (consumer.interrupt(), consumer.stderr) == (INTERRUPTED, [])
+    poll(lambda: ready(channel, "limited_tasks"), 2)
 
 
 def test_the_slow_consumer_is_told_when_its_queue_is_deleted(
@@ -162,6 +174,7 @@ def test_the_slow_consumer_is_told_when_its_queue_is_deleted(
     assert_one_line(run("slow_consumer.py", "limited_tasks", "0"), "404")
     channel.queue_declare("limited_tasks", durable=True, arguments=STORED)
     consumer = run("slow_consumer.py", "limited_tasks", "0").wait_for("Waiting")
+    subscribed(channel, "limited_tasks")
     channel.queue_delete("limited_tasks")
     assert_one_line(consumer, "the queue is gone")
 
@@ -201,8 +214,91 @@ def test_what_is_read_in_time_is_not_dropped(run: Run, channel: BlockingChannel)
     sent = run("drop_and_tell.py", "3")
     assert bodies(channel, "fresh_readings", 3) == ["reading 1", "reading 2", "reading 3"]
     assert sent.wait() == 0
-    time.sleep(1.2)  # longer than the time to live: nothing comes
-    assert ready(channel, "dropped_readings") == 0
+    channel.basic_publish("", "fresh_readings", b"late")
+    # Nothing came before it.
+    assert bodies(channel, "dropped_readings", 1) == ["late"]
+
+
+# --- How they end ------------------------------------------------------------
+
+# By script: what it is given, and the queue that it declares.
+DECLARING = {
+    "store_or_wait.py": (["20"], "limited_tasks"),
+    "drop_oldest.py": (["8"], "latest_readings"),
+    "drop_and_tell.py": (["8"], "fresh_readings"),
+    "count_dropped.py": ([], "dropped_readings"),
+    "blocked_pika.py": ([], "event_store"),
+    "blocked_aio_pika.py": ([], "event_store"),
+}
+PUBLISHERS = ("store_or_wait.py", "blocked_pika.py", "blocked_aio_pika.py")
+
+
+@pytest.mark.parametrize("script", DECLARING)
+def test_a_queue_that_was_declared_otherwise(
+    run: Run, channel: BlockingChannel, script: str
+) -> None:
+    arguments, queue = DECLARING[script]
+    channel.queue_declare(queue, durable=True)
+    assert_one_line(run(script, *arguments), "PRECONDITION_FAILED", f"'{queue}'")
+
+
+def at_work(run: Run, script: str, url: str) -> Script:
+    """The script, when it has published and goes on to."""
+    arguments, queue = DECLARING[script]
+    started = run(script, *arguments)
+
+    def published() -> bool:
+        with connected(url) as channel:
+            channel.queue_declare(queue, durable=True, arguments=kinds[queue])
+            return ready(channel, queue) > 0
+
+    kinds = {"limited_tasks": STORED, "event_store": QUORUM}
+    poll(published, True)
+    return started
+
+
+@pytest.mark.parametrize("script", PUBLISHERS)
+def test_a_queue_that_is_deleted_meanwhile(
+    run: Run, url: str, channel: BlockingChannel, script: str
+) -> None:
+    publisher = at_work(run, script, url)
+    channel.queue_delete(DECLARING[script][1])
+    assert_one_line(publisher)
+    assert re.search("NO_ROUTE|[Uu]nroutable|DeliveryError", publisher.stderr[0]), publisher
+
+
+@pytest.mark.parametrize("script", PUBLISHERS)
+def test_an_operator_closes_the_connection(
+    run: Run, broker: Broker, url: str, script: str
+) -> None:
+    publisher = at_work(run, script, url)
+    close_connections(broker, url, "maintenance at noon")
+    assert_one_line(publisher, "320", "CONNECTION_FORCED - maintenance at noon")
+
+
+def test_an_operator_closes_the_connection_with_a_window_in_the_air(
+    run: Run, broker: Broker, url: str
+) -> None:
+    with Wiretap(url) as tap:
+        publisher = run("publish_window.py", "50", url=tap.url)
+        tap.expect(published=50)
+        close_connections(broker, url, "maintenance at noon")
+        assert_one_line(publisher, "320", "CONNECTION_FORCED - maintenance at noon")
+
+
+def test_the_connection_is_lost_while_messages_are_held(run: Run, url: str) -> None:
+    with Wiretap(url, holding=False) as tap:
+        consumer = run("prefetch_holds.py", "10", url=tap.url).wait_for("Sent 1000")
+        tap.cut()
+        assert_one_line(consumer, "make doctor")
+
+
+def test_an_operator_closes_the_consumers_connection(run: Run, broker: Broker, url: str) -> None:
+    with connected(url) as channel:
+        channel.queue_declare("limited_tasks", durable=True, arguments=STORED)
+    consumer = run("slow_consumer.py", "limited_tasks", "0").wait_for("Waiting")
+    close_connections(broker, url, "maintenance at noon")
+    assert_one_line(consumer, "320", "CONNECTION_FORCED - maintenance at noon")
 
 
 # --- The broker's own --------------------------------------------------------
@@ -275,6 +371,21 @@ class Apps:
     def ask(self, items: object, seconds: float = 20) -> httpx.Response:
         return httpx.post(self.url, json=items, timeout=seconds)
 
+    def fates(self, items: list[str]) -> tuple[int, list[str]]:
+        answer = self.ask(items)
+        return answer.status_code, answer.json()
+
+    def send(self, body: bytes | Iterator[bytes]) -> int:
+        kind = {"Content-Type": "application/json"}
+        return httpx.post(self.url, content=body, headers=kind, timeout=20).status_code
+
+    def unfinished(self) -> socket.socket:
+        """A request of which one byte is missing, which does not come."""
+        opened = socket.create_connection((LOOPBACK, self.port))
+        opened.sendall(b"POST /produce HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n[")
+        opened.settimeout(20)
+        return opened
+
 
 @pytest.fixture
 def apps(run: Run) -> Apps:
@@ -295,39 +406,147 @@ def test_the_naive_one_lies_and_hangs(apps: Apps) -> None:
 
 
 def test_each_item_has_its_fate(apps: Apps) -> None:
-    apps.app("produce.py")
-
-    def fates(items: list[str]) -> tuple[int, list[str]]:
-        answer = apps.ask(items)
-        return answer.status_code, answer.json()
-
-    assert fates(["a", "b"]) == (502, ["failed", "failed"])
+    app = apps.app("produce.py")
+    assert apps.fates(["a", "b"]) == (502, ["failed", "failed"])
     service = apps.service()
-    assert fates(["a", "oops", "b"]) == (502, ["delivered", "refused", "delivered"])
-    assert fates(["a"] * 12) == (200, ["delivered"] * 12)
-    service.interrupt()
+    assert apps.fates(["a", "oops", "b"]) == (502, ["delivered", "refused", "delivered"])
+    dozen = [str(number) for number in range(12)]
+    assert apps.fates(dozen) == (200, ["delivered"] * 12)
+    assert apps.fates([]) == (200, [])
+    assert sorted(line for line in service.stdout if "Took" in line) == sorted(
+        f" [x] Took {item!r}" for item in ["a", "b", *dozen]
+    )
+    with ThreadPoolExecutor(2) as pool:  # and no request waits for another's items
+        told = list(pool.map(apps.fates, [["oops"] * 2, ["c"] * 2]))
+    assert told == [(502, ["refused"] * 2), (200, ["delivered"] * 2)]
+    assert service.interrupt() == INTERRUPTED
+    assert apps.fates(["d"]) == (502, ["failed"])
+    apps.service()
+    assert apps.fates(["e"]) == (200, ["delivered"])
+    assert (app.interrupt(), app.stderr) == (INTERRUPTED, [])
+
+
+def test_a_slow_service_gets_an_answer_in_time(apps: Apps) -> None:
+    """0.1 s each makes 100 in 10 s; the app has 3 s, and this test's patience 20."""
+    app, service = apps.app("produce.py"), apps.service("0.1")
+    status, fates = apps.fates([f"item {number}" for number in range(100)])
+    assert status == 502
+    assert set(fates) == {"delivered", "unknown", "not tried"}
+    delivered, unknown = fates.count("delivered"), fates.count("unknown")
+    assert 1 <= delivered <= 35
+    assert unknown <= 4  # what the workers had in hand
+    assert fates[delivered + unknown :] == ["not tried"] * (100 - delivered - unknown)
+    # The workers have ended: before this one comes only what they had in hand.
+    assert apps.fates(["last"]) == (200, ["delivered"])
+    took = sum("Took 'item" in line for line in service.stdout)
+    assert delivered <= took <= delivered + unknown
+    assert (app.interrupt(), app.stderr) == (INTERRUPTED, [])
+
+
+def test_a_silent_service_gets_an_answer_too(apps: Apps) -> None:
+    """2 s for each item, 3 s for all; four at a time."""
+    app = apps.app("produce.py")
     apps.service("60")
-    assert fates(["a"] * 9) == (502, ["unknown"] * 8 + ["not tried"])
+
+    def unknown() -> int:
+        status, fates = apps.fates(["a"] * 9)
+        count = fates.count("unknown")
+        assert (status, fates) == (502, ["unknown"] * count + ["not tried"] * (9 - count))
+        return count
+
+    poll(unknown, 8)  # on a busy machine the second four may come too late
+    assert (app.interrupt(), app.stderr) == (INTERRUPTED, [])
 
 
-def test_what_take_bounded_does_not_take(apps: Apps) -> None:
-    apps.app("take_bounded.py")
+def test_odd_json_is_passed_on_or_not(apps: Apps) -> None:
+    """What JSON can say and this app cannot pass on keeps nothing from its fate."""
+    app = apps.app("produce.py")
+    apps.service()
     for body, status in {
-        b"[1, 2]": 200,
-        b"[" + b"1," * 600_000 + b"1]": 413,
-        b"": 400,
+        b"": 422,
+        b"{}": 422,
+        b'"a"': 422,
+        b"\xff": 400,
         b"[" * 100_000: 400,
+        b"[1" + b"0" * 5000 + b"]": 400,
+        b"[" * 500 + b"]" * 500: 200,
+        b'["\\ud800", NaN, 1e999]': 502,
     }.items():
-        assert httpx.post(apps.url, content=body).status_code == status, body[:20]
-    with socket.create_connection((LOOPBACK, apps.port)) as slow:
-        slow.sendall(b"POST /produce HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n[")
-        slow.settimeout(20)
+        assert apps.send(body) == status, body[:20]
+    odd = httpx.post(
+        apps.url,
+        content=b'["\\ud800", "a", NaN, {"b": [null]}]',
+        headers={"Content-Type": "application/json"},
+    )
+    assert odd.json() == ["failed", "delivered", "failed", "delivered"]
+    assert (app.interrupt(), app.stderr) == (INTERRUPTED, [])
+
+
+def test_no_list_that_is_too_long(apps: Apps) -> None:
+    app = apps.app("take_bounded.py")
+
+    def chunks(count: int) -> Iterator[bytes]:
+        """A body whose length is not said before."""
+        yield b"[" + b" " * (count - 2)
+        yield b"]"
+
+    for body, status in {
+        b"[]": 200,
+        b"[1, 2]": 200,
+        b"[" + b" " * 999_998 + b"]": 200,
+        b"[" + b" " * 999_999 + b"]": 413,
+        b"": 400,
+        b"{}": 400,
+        b'"a"': 400,
+        b"\xff": 400,
+        b"[" * 100_000: 400,
+        b"[1" + b"0" * 5000 + b"]": 400,
+    }.items():
+        assert apps.send(body) == status, (len(body), body[:20])
+    assert apps.send(chunks(1_000_000)) == 200
+    assert apps.send(chunks(1_000_001)) == 413
+    assert apps.ask(["a", "b", "c"]).json() == 3
+    with closing(apps.unfinished()) as slow:
         assert b" 408 " in slow.recv(100)
-    with ThreadPoolExecutor(24) as pool:
-        answers = list(pool.map(apps.ask, [["item"]] * 24))
-    refused = [each for each in answers if each.status_code == 503]
-    assert {each.headers["Retry-After"] for each in refused} == {"1"}
-    assert len(answers) - len(refused) >= 8
+    assert (app.interrupt(), app.stderr) == (INTERRUPTED, [])
+
+
+def test_no_more_requests_than_eight_at_a_time(apps: Apps) -> None:
+    app = apps.app("take_bounded.py")
+
+    def beside(others: int) -> int:
+        """What a request is answered while so many others are at work."""
+        with ExitStack() as stack:
+            for _ in range(others):
+                stack.enter_context(closing(apps.unfinished()))
+            answer = apps.ask(["item"])
+        if answer.status_code == 503:
+            assert answer.headers["Retry-After"] == "1"
+        return answer.status_code
+
+    assert beside(7) == 200
+    poll(lambda: beside(8), 503)  # again, if they took too long and were given up
+    poll(lambda: beside(0), 200)  # and then there is room again
+    poll(lambda: beside(7), 200)
+    assert (app.interrupt(), app.stderr) == (INTERRUPTED, [])
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        ("produce.py", []),
+        ("produce_naive.py", []),
+        ("take_bounded.py", []),
+        ("consumer_service.py", ["0"]),
+    ],
+)
+def test_a_port_that_is_taken(apps: Apps, script: str, arguments: list[str]) -> None:
+    first = apps.run(script, *arguments).wait_for("Waiting for ")
+    second = apps.run(script, *arguments)
+    assert second.wait() != 0
+    assert second.stdout == []
+    assert ["Address already in use" in line for line in second.stderr] == [True]
+    assert first.interrupt() == INTERRUPTED
 
 
 def test_ask_says_what_is_missing(apps: Apps) -> None:
@@ -361,3 +580,24 @@ def test_what_the_simulation_shows() -> None:
     assert mean("and a budget", "load", trouble) < 80 * 1.25
     assert mean("and a budget", "goodput", slice(60, 120)) > 70
     assert mean("and a bounded queue", "goodput", slice(10, 120)) > 75
+
+
+# --- Every script ------------------------------------------------------------
+
+every_script = pytest.mark.parametrize(
+    "script", sorted(FOLDER.glob("*.py")), ids=lambda path: path.name
+)
+
+
+@every_script
+def test_it_is_short(script: Path) -> None:
+    """Those that don't talk to the broker, too."""
+    assert len(script.read_text().splitlines()) <= 55
+
+
+@every_script
+def test_missing_arguments(run: Run, script: Path) -> None:
+    if "Usage: " in script.read_text():
+        ended = run(script.name, url="amqp://unused/")
+        assert_one_line(ended, f"Usage: python {script.name} ")
+        assert ended.stdout == []

@@ -24,6 +24,7 @@ class Listener(logging.Handler):
 async def main() -> None:
     async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel(on_return_raises=True)
+        amqp = await channel.get_underlay_channel()  # knows how it ends
         await channel.declare_queue(
             "event_store", durable=True, arguments={"x-queue-type": "quorum"}
         )
@@ -32,7 +33,9 @@ async def main() -> None:
             message = aio_pika.Message(body, delivery_mode=2, priority=4)
             # Waits for the confirm, and so for the end of the alarm.
             await channel.default_exchange.publish(message, "event_store")
-            await asyncio.sleep(0.1)
+            await asyncio.wait([amqp.closing], timeout=0.1)
+            if amqp.closing.done():
+                amqp.closing.result()  # raises what ended it
     print(f" [x] Confirmed {COUNT} events")
 
 

@@ -18,6 +18,7 @@ COUNT = 1000
 async def main(prefetch: int) -> None:
     async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel()
+        amqp = await channel.get_underlay_channel()  # knows how it ends
         await channel.set_qos(prefetch_count=prefetch)
         # Private, so that each run begins with an empty queue.
         queue = await channel.declare_queue(exclusive=True)
@@ -27,7 +28,10 @@ async def main(prefetch: int) -> None:
         print(f" [x] Sent {COUNT} messages")
         async with queue.iterator() as messages:
             await anext(messages)
-            await asyncio.sleep(1)  # the work; meanwhile more come in
+            # A second of work; meanwhile more come in.
+            await asyncio.wait([amqp.closing], timeout=1)
+            if amqp.closing.done():
+                amqp.closing.result()  # raises what ended it
             counted = (await channel.get_queue(name)).declaration_result
         there = counted.message_count or 0
         here = COUNT - there - 1

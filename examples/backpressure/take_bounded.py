@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from pydantic import TypeAdapter
+from starlette.requests import ClientDisconnect
 
 URL = os.environ.get("PRODUCE_URL", "http://127.0.0.1:8000")
 MAX_BODY, MAX_REQUESTS = 1_000_000, 8  # bytes, at a time
-A_LIST = TypeAdapter(list[Any])
 app = FastAPI()
 busy = 0  # requests at work
 
@@ -24,7 +24,7 @@ async def read(request: Request) -> list[Any]:
         body += chunk
         if len(body) > MAX_BODY:
             raise HTTPException(413, f"at most {MAX_BODY} bytes")
-    return A_LIST.validate_json(body)
+    return TypeAdapter(list[Any]).validate_json(body)
 
 
 @app.post("/produce")
@@ -39,7 +39,7 @@ async def produce(request: Request) -> int:
         return len(items)
     except TimeoutError:
         raise HTTPException(408, "too slow") from None
-    except ValueError:
+    except (ValueError, ClientDisconnect):
         raise HTTPException(400, "that is no list") from None
     finally:
         busy -= 1
