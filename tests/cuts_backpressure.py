@@ -5,8 +5,11 @@ from functools import partial
 from cuts import cut
 
 bound = partial(cut, "backpressure")
-APP, NAIVE, STORE, TELL = "produce.py", "produce_naive.py", "store_or_wait.py", "drop_and_tell.py"
-FAILING = "survives"
+APP, BOUNDED, NAIVE = "produce.py", "take_bounded.py", "produce_naive.py"
+STORE, TELL, STORM = "store_or_wait.py", "drop_and_tell.py", "retry_storm.py"
+PIKA, AIO_PIKA = "blocked_pika.py", "blocked_aio_pika.py"
+FATE, LIST = "has_its_fate", "list_that_is_too_long"
+AS_RECORDED = "simulation or storm"
 
 CUTS = [
     # Slow down
@@ -15,21 +18,36 @@ CUTS = [
         "a bound", "unbounded_buffer.py", "buffer or memory", (r"Queue\(\)", "Queue(maxsize=9)")
     ),
     bound("no prefetch", "prefetch_holds.py", "prefetch", (r" *await channel\.set_qos.*\n", "")),
+    bound(
+        "an end unheard",
+        "prefetch_holds.py",
+        "are_held",
+        (r"if amqp\.closing\.done\(\):", "if False:"),
+    ),
     bound("no window", "publish_window.py", "window", (r" *await room\.acquire.*\n", "")),
+    bound("never room again", "publish_window.py", "window", (r"room\.release\(\)", "pass")),
     # Store
     bound("no confirms", STORE, "full_queue", (r" *channel\.confirm_delivery.*\n", "")),
     bound("the oldest dropped", STORE, "full_queue", (r' *"x-overflow".*\n', "")),
-    bound("what is refused forgotten", STORE, "full_queue", (r"refused \+= 1", "stored += 1")),
+    bound("what is refused forgotten", STORE, "full_queue", (r"refused \+= 1", "number += 1")),
     bound("no pauses", STORE, "pauses", (r"connection\.sleep.*", "pass")),
     bound("pauses don't grow", STORE, "pauses", (r"pause \* 2", "pause")),
+    bound("pauses without end", STORE, "pauses", (r"min\(pause \* 2, 1\.0\)", "pause * 2")),
+    bound("returns unheard", STORE, "deleted_meanwhile", (", stored, True", ", stored")),
     bound(
         "acks before the work",
         "slow_consumer.py",
         "slow_consumer",
-        (r"    channel\.basic_ack.*\n", ""),
-        (r"(    time\.sleep)", r"    channel.basic_ack(method.delivery_tag)\n\1"),
+        (r"        channel\.basic_ack.*\n", ""),
+        (r"(        time\.sleep)", r"        channel.basic_ack(method.delivery_tag)\n\1"),
     ),
     bound("all at once", "slow_consumer.py", "slow_consumer", (r" *channel\.basic_qos.*\n", "")),
+    bound(
+        "the end unsaid",
+        "slow_consumer.py",
+        "queue_is_deleted",
+        (r' *sys\.exit\("Failed: the.*', ""),
+    ),
     # Drop
     bound(
         "newest refused",
@@ -41,50 +59,88 @@ CUTS = [
     bound("not dead-lettered", TELL, "is_dropped_is", (r' *"x-dead-letter-.*\n', "")),
     bound("no TTL", TELL, "is_dropped_is", (r' *"x-message-ttl".*\n', "")),
     bound("dropped at once", TELL, "in_time", (r'"x-message-ttl": 1000', '"x-message-ttl": 0')),
-    bound("reason unsaid", "count_dropped.py", "is_dropped_is", (r"told\[why\]", "0")),
+    bound(
+        "reason unsaid",
+        "count_dropped.py",
+        "is_dropped_is",
+        (", why = told", ", why = 0 and told"),
+    ),
+    bound(
+        "left in the queue", "count_dropped.py", "is_dropped_is", (r"channel\.basic_ack.*", "pass")
+    ),
     # The broker's own
-    bound("pika is not told", "blocked_pika.py", "alarm", (r" *connection\.add_on.*\n", "")),
-    bound("aio-pika is not told", "blocked_aio_pika.py", "alarm", (r"log\.handlers.*", "pass")),
+    bound("pika is not told", PIKA, "alarm", (r"\[!\] Blocked", "Stopped")),
+    bound("pika is not told of the end", PIKA, "alarm", (r'print\(" \[x\] Unblocked"\)', "0")),
+    bound("aio-pika is not told", AIO_PIKA, "alarm", (r"log\.handlers.*", "pass")),
     bound(
         "aio-pika unconfirmed",
-        "blocked_aio_pika.py",
+        AIO_PIKA,
         "alarm",
         (r"on_return_raises=True", "publisher_confirms=False"),
     ),
+    bound("returns unheard", PIKA, "deleted_meanwhile", (r" *channel\.add_on_return.*\n", "")),
+    bound(
+        "a closed channel unheard",
+        PIKA,
+        "declared_otherwise",
+        (r" *channel\.add_on_close.*\n", ""),
+    ),
+    bound("returns unheard", AIO_PIKA, "deleted_meanwhile", ("on_return_raises=True", "")),
+    bound(
+        "an end unheard",
+        AIO_PIKA,
+        "operator_closes",
+        (r"if amqp\.closing\.done\(\):", "if False:"),
+    ),
     # An endpoint
+    bound("errors let out", APP, FATE, (r"\(httpx\.ConnectError, ValueError\)", "KeyError")),
     bound(
-        "errors let out", APP, FAILING, ("except Exception as error", "except KeyError as error")
+        "odd items let out",
+        APP,
+        "odd_json",
+        (r"\(httpx\.ConnectError, ValueError\)", "httpx.ConnectError"),
     ),
-    bound("a refusal is a delivery", APP, FAILING, (r'"" if answer\.is_success else .*', '""')),
-    bound("200 in any case", APP, FAILING, ("502 if", "200 if")),
-    bound(
-        "no deadline", APP, "slow_service", (r"REQUEST_SECONDS = .*", "REQUEST_SECONDS = 2.0, 60")
-    ),
+    bound("unsent is unknown", APP, FATE, ('"failed"', '"unknown"')),
+    bound("a refusal is a delivery", APP, FATE, (' if answer.is_success else "refused"', "")),
+    bound("200 in any case", APP, FATE, ("else 502", "else 200")),
+    bound("nothing is an error", APP, FATE, (r"\{\*fates\} <= ", "{*fates} == ")),
+    bound("no deadline", APP, "slow_service", (r"asyncio\.timeout\(3\)", "asyncio.timeout(60)")),
     bound(
         "workers go on",
         APP,
         "slow_service",
-        (r"worker\.cancel\(\)", "pass"),
-        (r" *await asyncio\.gather.*\n", ""),
+        (r"await asyncio\.gather\(\*four\)", "await asyncio.shield(asyncio.gather(*four))"),
+        (
+            "async with asyncio.timeout.*",
+            "client = httpx.AsyncClient(timeout=2)\n        async with asyncio.timeout(3):",
+        ),
     ),
     bound(
         "patience without end",
         APP,
         "silent",
-        (r"POST_SECONDS, REQUEST_SECONDS = .*", "POST_SECONDS, REQUEST_SECONDS = 30, 60"),
+        (r"AsyncClient\(timeout=2\)", "AsyncClient(timeout=30)"),
     ),
-    bound("all requests at once", APP, "silent", ("MAX_REQUESTS = 8", "MAX_REQUESTS = 800")),
-    bound("never free again", APP, "silent", ("busy -= 1", "pass")),
-    bound("any body", APP, "not_take", ("MAX_BODY = 1_000_000", "MAX_BODY = 10**9")),
-    bound("deep JSON", APP, "not_take", (r"\(ValueError, RecursionError\)", "ValueError")),
+    bound("unknown is forgotten", APP, "silent", (r'fates\[index\] = "unknown".*', "pass")),
+    bound("all requests at once", BOUNDED, "eight_at_a_time", ("1_000_000, 8", "1_000_000, 9")),
+    bound("one request fewer", BOUNDED, "eight_at_a_time", ("1_000_000, 8", "1_000_000, 7")),
+    bound("never free again", BOUNDED, "eight_at_a_time", ("busy -= 1", "pass")),
+    bound("come again, but when", BOUNDED, "eight_at_a_time", (r', \{"Retry-After": "1"\}', "")),
     bound(
-        "a slow body",
+        "a traceback for who has gone",
+        BOUNDED,
+        "eight_at_a_time",
+        (r"\(ValueError, ClientDisconnect\)", "ValueError"),
+    ),
+    bound("any body", BOUNDED, LIST, ("1_000_000, 8", "1_000_001, 8")),
+    bound("a body too few", BOUNDED, LIST, ("1_000_000, 8", "999_999, 8")),
+    bound("any JSON", BOUNDED, LIST, (r"list\[Any\]\)", "Any)")),
+    bound("a slow body", BOUNDED, LIST, ("timeout=3", "timeout=90")),
+    bound(
+        "a taken port",
         APP,
-        "not_take",
-        (
-            r"asyncio\.timeout\(REQUEST_SECONDS\):\n            async for",
-            "asyncio.timeout(90):\n            async for",
-        ),
+        "port_that_is_taken",
+        ("config.bind_socket.*", "__import__('socket').create_server((config.host, port))"),
     ),
     bound(
         "the naive one is told",
@@ -94,12 +150,12 @@ CUTS = [
         (r"queue\.get\(\)", "queue.get()\n            queue.task_done()"),
     ),
     # The retry storm
+    bound("no jitter", STORM, AS_RECORDED, (r"random\.uniform\(0, most\)", "most")),
     bound(
-        "no jitter",
-        "retry_storm.py",
-        "simulation or storm",
-        (r"random\.uniform\(0, (.*)\)\n", r"\1\n"),
+        "no budget",
+        STORM,
+        AS_RECORDED,
+        (r'"and a budget": \(8, 30, 0\.1', '"and a budget": (8, 30, 9'),
     ),
-    bound("no budget", "retry_storm.py", "simulation or storm", ("budget=BUDGET", "budget=9")),
-    bound("unbounded", "retry_storm.py", "simulation or storm", ("room=ROOM", "room=9999")),
+    bound("unbounded", STORM, AS_RECORDED, ("0.1, 80", "0.1, 9999")),
 ]
