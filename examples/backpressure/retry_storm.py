@@ -30,19 +30,19 @@ def simulate(
         rate = BURST if 10 * TICKS <= now < 13 * TICKS else CALM
         new = int(rate + random.random())
         tokens = min(tokens + new * budget, 10.0)
-        for number in [1] * new + due.pop(now, []):
+        for attempt in [1] * new + due.pop(now, []):
             load[now // TICKS] += 1
-            told = now + 1  # if it is refused, at once
+            told = now + 1  # when it is refused: at once
             if waiting < room:
                 waiting += 1  # which is how many ticks it waits
-                told = now + TICKS
+                told = now + TICKS  # then its client gives up
                 if waiting <= TICKS:
                     good[(now + waiting) // TICKS] += 1
                     continue
-            if number < tries and tokens >= 1:
+            if attempt < tries and tokens >= 1:
                 tokens -= 1
-                most = min(longest, 2 ** (number - 1)) * TICKS
-                due[told + round(random.uniform(0, most))].append(number + 1)
+                most = min(longest, 2 ** (attempt - 1)) * TICKS
+                due[told + round(random.uniform(0, most))].append(attempt + 1)
     return load, good[:SECONDS]
 
 
