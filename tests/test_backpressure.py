@@ -306,7 +306,7 @@ def test_an_operator_closes_the_consumers_connection(run: Run, broker: Broker, u
 
 def test_a_memory_alarm(start: Starter, restartable: OwnedBroker) -> None:
     """Both clients say that they are blocked, go on afterwards, and lose nothing."""
-    with restartable.vhost() as one, restartable.vhost() as two:
+    with restartable.vhost() as one, restartable.vhost() as two, restartable.vhost() as three:
         run = partial(start, CHAPTER, "")
         publishers = [
             run("blocked_pika.py", url=one),
@@ -337,6 +337,9 @@ def test_a_memory_alarm(start: Starter, restartable: OwnedBroker) -> None:
                     third.basic_publish("", "nowhere", b"?")
                 assert not told  # as the page says of a BlockingConnection
                 assert [each.process.poll() for each in publishers] == [None, None]
+                for name in ("blocked_pika.py", "blocked_aio_pika.py"):
+                    hasty = run(name, url=three).wait_for("Blocked by the broker")
+                    assert (hasty.interrupt(), hasty.stderr) == (INTERRUPTED, [])
             finally:
                 restartable.ctl("set_vm_memory_high_watermark", "0.6")
         shown = re.search(r"text\n\n((?: {4}.*\n)+)", page(CHAPTER).read_text())
@@ -579,6 +582,14 @@ def test_what_the_simulation_shows() -> None:
         assert mean(policy, "load", trouble) > 4 * 80
         assert mean(policy, "goodput", slice(20, 120)) == 0
     assert mean("backoff, jitter", "load", trouble) < mean("at once", "load", trouble)
+    # What the figure's description says, of its 60 seconds.
+    assert min(runs["at once"]["load"][13:60]) > 500
+    rising = [mean("backoff, jitter", "load", slice(n, n + 10)) for n in range(10, 60, 10)]
+    assert rising == sorted(rising)
+    assert max(runs["backoff, jitter"]["load"][:60]) > 500
+    late = [second for second, good in enumerate(runs["and a budget"]["goodput"]) if good < 64]
+    assert 13 + 29 <= late[-1] + 1 <= 13 + 31
+    assert min(runs["and a bounded queue"]["goodput"][:60]) > 64
     assert mean("and a budget", "load", trouble) < 80 * 1.25
     assert mean("and a budget", "goodput", slice(60, 120)) > 70
     assert mean("and a bounded queue", "goodput", slice(10, 120)) > 75

@@ -36,7 +36,7 @@ async def main() -> None:
             await asyncio.wait([amqp.closing], timeout=0.1)
             if amqp.closing.done():
                 amqp.closing.result()  # raises what ended it
-    print(f" [x] Confirmed {COUNT} events")
+        print(f" [x] Confirmed {COUNT} events")
 
 
 if __name__ == "__main__":
