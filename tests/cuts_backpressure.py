@@ -21,7 +21,7 @@ CUTS = [
     bound(
         "an end unheard",
         "prefetch_holds.py",
-        "are_held",
+        "in_a_pause",
         (r"if amqp\.closing\.done\(\):", "if False:"),
     ),
     bound("no window", "publish_window.py", "window", (r" *await room\.acquire.*\n", "")),
@@ -89,7 +89,7 @@ CUTS = [
     bound(
         "an end unheard",
         AIO_PIKA,
-        "operator_closes",
+        "in_a_pause",
         (r"if amqp\.closing\.done\(\):", "if False:"),
     ),
     # An endpoint

@@ -21,6 +21,7 @@ from broker import LOOPBACK, Broker, OwnedBroker, free_ports
 from chapters import EXAMPLES, page
 from conftest import (
     Starter,
+    altered,
     assert_one_line,
     close_connections,
     connected,
@@ -286,11 +287,33 @@ def test_an_operator_closes_the_connection_with_a_window_in_the_air(
         assert_one_line(publisher, "320", "CONNECTION_FORCED - maintenance at noon")
 
 
-def test_the_connection_is_lost_while_messages_are_held(run: Run, url: str) -> None:
-    with Wiretap(url, holding=False) as tap:
-        consumer = run("prefetch_holds.py", "10", url=tap.url).wait_for("Sent 1000")
-        tap.cut()
-        assert_one_line(consumer, "make doctor")
+@pytest.mark.parametrize(
+    ("script", "arguments", "pause", "sign"),
+    [
+        ("prefetch_holds.py", ["10"], "timeout=1)", "consumers"),
+        ("blocked_aio_pika.py", [], "timeout=0.1)", "messages"),
+    ],
+)
+def test_an_operator_closes_the_connection_in_a_pause(
+    broker: Broker,
+    url: str,
+    tmp_path: Path,
+    script: str,
+    arguments: list[str],
+    pause: str,
+    sign: str,
+) -> None:
+    """A longer one than theirs, so that it is in the pause, and surely."""
+    copy = altered(CHAPTER, "", script, pause, "timeout=60)", tmp_path)
+
+    def signs() -> int:
+        queues = broker.call_api("GET", f"queues/{url.rpartition('/')[2]}")
+        return sum(queue.get(sign, 0) for queue in queues)
+
+    with closing(Script(copy, *arguments, url=url)) as paused:
+        poll(signs, 1)
+        close_connections(broker, url, "maintenance at noon")
+        assert_one_line(paused, "320", "CONNECTION_FORCED - maintenance at noon")
 
 
 def test_an_operator_closes_the_consumers_connection(run: Run, broker: Broker, url: str) -> None:
