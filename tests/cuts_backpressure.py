@@ -85,6 +85,7 @@ CUTS = [
         "declared_otherwise",
         (r" *channel\.add_on_close.*\n", ""),
     ),
+    bound("a nack is an ack", PIKA, "refuses", (r'if "Nack" in frame\.method\.NAME', "if False")),
     bound("returns unheard", AIO_PIKA, "deleted_meanwhile", ("on_return_raises=True", "")),
     bound(
         "an end unheard",

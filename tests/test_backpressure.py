@@ -268,6 +268,24 @@ def test_a_queue_that_is_deleted_meanwhile(
     assert re.search("NO_ROUTE|[Uu]nroutable|DeliveryError", publisher.stderr[0]), publisher
 
 
+@pytest.mark.parametrize("script", ["blocked_pika.py", "blocked_aio_pika.py"])
+def test_what_the_queue_refuses_is_no_success(
+    run: Run, broker: Broker, url: str, channel: BlockingChannel, script: str
+) -> None:
+    """A policy makes it full after some."""
+    full = {
+        "pattern": "^event_store$",
+        "definition": {"max-length": 3, "overflow": "reject-publish"},
+        "apply-to": "queues",
+    }
+    broker.call_api("PUT", f"policies/{url.rpartition('/')[2]}/full", full)
+    publisher = run(script)
+    assert_one_line(publisher)
+    assert re.search(r"Basic\.Nack|DeliveryError", publisher.stderr[0]), publisher
+    assert publisher.stdout == []
+    assert ready(channel, "event_store") >= 3
+
+
 @pytest.mark.parametrize("script", PUBLISHERS)
 def test_an_operator_closes_the_connection(
     run: Run, broker: Broker, url: str, script: str

@@ -26,8 +26,9 @@ def on_channel(channel: Any) -> None:
         channel.basic_publish("", "event_store", events[0], STORED, True)
 
     def on_answer(frame: Any) -> None:
-        if "Ack" in frame.method.NAME:  # else the same event again
-            events.pop(0)
+        if "Nack" in frame.method.NAME:
+            on_end(channel, frame.method)
+        events.pop(0)
         if not events:
             print(" [x] Confirmed 50 events")
             sys.exit()
