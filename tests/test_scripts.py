@@ -27,10 +27,12 @@ LIMITS = {
     r"[1-5]-": 40,
     r"[6-8]-|which-client/": 55,
     r"handling-models/": 80,
+    r"backpressure/": 55,
     r"producer-consumer/job_controller": 180,
 }
-# The chapters that are lessons. Not yet of these sizes: backpressure.
-LESSONS = [each for each in (*chapters(), "handling-models") if each not in PRODUCTION]
+# The chapters that are lessons.
+COMPANIONS = ("handling-models", "backpressure")
+LESSONS = [each for each in (*chapters(), *COMPANIONS) if each not in PRODUCTION]
 
 
 def lessons(chapter: str) -> list[Path]:
@@ -280,9 +282,9 @@ WAITING = re.compile(r'print\(" \[\*\] Waiting for \w+\. To exit press CTRL\+C"\
 
 
 def consumers(chapter: str, client: str) -> list[Path]:
-    """The scripts of a folder that wait for messages."""
-    folder = EXAMPLES / chapter / client
-    return [x for x in lessons(chapter) if x.parent == folder and WAITING.search(x.read_text())]
+    """The scripts of a folder that wait for messages of a queue that they declare."""
+    texts = {x: x.read_text() for x in lessons(chapter) if x.parent == EXAMPLES / chapter / client}
+    return [x for x, text in texts.items() if WAITING.search(text) and "declare" in text]
 
 
 CONSUMING = [each for each in WHERE if consumers(*each)]

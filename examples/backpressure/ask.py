@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Send a list of items to the produce app and print what it answers.
 
     python ask.py first second third
@@ -28,8 +27,7 @@ def main(arguments: list[str]) -> int:
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
-        print("Usage: python ask.py ITEM...", file=sys.stderr)
-        sys.exit(2)
+        sys.exit("Usage: python ask.py ITEM...")
     try:
         sys.exit(main(sys.argv[1:]))
     except httpx.TimeoutException:

@@ -1,18 +1,14 @@
-#!/usr/bin/env python3
-"""Publish an event every tenth of a second, also to a broker with an alarm.
-
-So many events: python blocked_aio_pika.py 3
-"""
+"""Publish, also to a broker with an alarm: python blocked_aio_pika.py"""
 
 import asyncio
 import logging
 import os
-import sys
+import signal
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
+COUNT = 50
 
 
 class Listener(logging.Handler):
@@ -25,37 +21,29 @@ class Listener(logging.Handler):
             print(" [x] Unblocked")
 
 
-async def main(count: int) -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
+async def main() -> None:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel(on_return_raises=True)
+        amqp = await channel.get_underlay_channel()  # knows how it ends
         await channel.declare_queue(
             "event_store", durable=True, arguments={"x-queue-type": "quorum"}
         )
-        for number in range(1, count + 1):
-            message = aio_pika.Message(
-                f"event {number}".encode(),
-                delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-                priority=4,  # normal; aio-pika's own default is lowest
-            )
+        for number in range(1, COUNT + 1):
+            body = f"event {number}".encode()
+            message = aio_pika.Message(body, delivery_mode=2, priority=4)
             # Waits for the confirm, and so for the end of the alarm.
             await channel.default_exchange.publish(message, "event_store")
-            await asyncio.sleep(0.1)
-    print(f" [x] Confirmed {count} events")
+            await asyncio.wait([amqp.closing], timeout=0.1)
+            if amqp.closing.done():
+                amqp.closing.result()  # raises what ended it
+        print(f" [x] Confirmed {COUNT} events")
 
 
 if __name__ == "__main__":
-    given = sys.argv[1] if len(sys.argv) > 1 else ""
-    if not given.isdecimal() or not int(given):
-        print("Usage: python blocked_aio_pika.py N", file=sys.stderr)
-        sys.exit(2)
-    log = logging.getLogger("aiormq.connection")
+    log = logging.getLogger("aiormq")
     log.handlers, log.propagate = [Listener()], False
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:
-        asyncio.run(main(int(given)))
-    except KeyboardInterrupt:
-        sys.exit(1)
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+        asyncio.run(main())
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")

@@ -1,10 +1,10 @@
-#!/usr/bin/env python3
 """A fast producer, a slow consumer, and room for ten items between.
 
 So many items of 100 kB: python bounded_buffer.py 500
 """
 
 import asyncio
+import signal
 import sys
 import time
 
@@ -37,11 +37,7 @@ async def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1] if len(sys.argv) > 1 else ""
-    if not given.isdecimal() or not int(given):
-        print("Usage: python bounded_buffer.py N", file=sys.stderr)
-        sys.exit(2)
-    try:
-        asyncio.run(main(int(given)))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    if len(sys.argv) < 2:
+        sys.exit("Usage: python bounded_buffer.py N")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    asyncio.run(main(int(sys.argv[1])))

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """A service that takes items by HTTP, so many seconds each, one at a time.
 
     python consumer_service.py 0.1
@@ -9,7 +8,7 @@ answers with status 500; press Ctrl-C to have it answer nothing at all.
 
 import asyncio
 import os
-import socket
+import signal
 import sys
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -34,18 +33,13 @@ async def take(item: Annotated[Any, Body()]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        seconds = float(sys.argv[1])
-    except (IndexError, ValueError):
-        print("Usage: python consumer_service.py SECONDS", file=sys.stderr)
-        sys.exit(2)
-    address = urlsplit(URL)
-    try:
-        with socket.create_server((address.hostname, address.port)) as server:
-            print(f" [*] Waiting for items at {URL}. To exit press CTRL+C")
-            config = uvicorn.Config(app, log_level="warning")
-            uvicorn.Server(config).run(sockets=[server])
-    except KeyboardInterrupt:
-        pass
-    except OSError as why:
-        sys.exit(f"Failed at {URL}: {why!r}. Is the port taken?")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # for when uvicorn is through
+    if len(sys.argv) < 2:
+        sys.exit("Usage: python consumer_service.py SECONDS")
+    seconds = float(sys.argv[1])
+    port = urlsplit(URL).port or 80
+    config = uvicorn.Config(app, port=port, log_level="warning")
+    listening = config.bind_socket()  # or it says why not, and ends
+    listening.listen()
+    print(f" [*] Waiting for items at {URL}. To exit press CTRL+C")
+    uvicorn.Server(config).run(sockets=[listening])

@@ -1,24 +1,24 @@
-#!/usr/bin/env python3
-"""Count what a slow consumer holds that it cannot work on yet.
+"""What a slow consumer holds, not done yet: python prefetch_holds.py 10
 
-With a prefetch of so many (0: no limit): python prefetch_holds.py 10
+The argument is the prefetch; 0 means no limit.
 """
 
 import asyncio
 import logging
 import os
+import signal
 import sys
 
 import aio_pika
-from aio_pika.exceptions import AMQPError, InvalidFrameError
 
-AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/")
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 COUNT = 1000
 
 
 async def main(prefetch: int) -> None:
-    async with await aio_pika.connect(AMQP_URL) as connection:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel()
+        amqp = await channel.get_underlay_channel()  # knows how it ends
         await channel.set_qos(prefetch_count=prefetch)
         # Private, so that each run begins with an empty queue.
         queue = await channel.declare_queue(exclusive=True)
@@ -28,7 +28,10 @@ async def main(prefetch: int) -> None:
         print(f" [x] Sent {COUNT} messages")
         async with queue.iterator() as messages:
             await anext(messages)
-            await asyncio.sleep(1)  # the work; meanwhile more come in
+            # A second of work; meanwhile more come in.
+            await asyncio.wait([amqp.closing], timeout=1)
+            if amqp.closing.done():
+                amqp.closing.result()  # raises what ended it
             counted = (await channel.get_queue(name)).declaration_result
         there = counted.message_count or 0
         here = COUNT - there - 1
@@ -36,17 +39,11 @@ async def main(prefetch: int) -> None:
 
 
 if __name__ == "__main__":
-    given = sys.argv[1] if len(sys.argv) > 1 else ""
-    if not given.isdecimal() or int(given) > 65535:
-        print("Usage: python prefetch_holds.py PREFETCH", file=sys.stderr)
-        sys.exit(2)
-    logging.getLogger("aiormq.connection").disabled = True  # exit says it
+    if len(sys.argv) < 2:
+        sys.exit("Usage: python prefetch_holds.py PREFETCH")
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:
-        asyncio.run(main(int(given)))
-    except KeyboardInterrupt:
-        pass
-    except (AMQPError, OSError, RuntimeError, ValueError) as why:
-        where = AMQP_URL.rpartition("@")[2]  # without the password
-        if isinstance(why, InvalidFrameError):  # aiormq loses the reason
-            why = "the broker refuses this virtual host"
-        sys.exit(f"Failed at {where}: {why!r}. Try make broker, make doctor")
+        asyncio.run(main(int(sys.argv[1])))
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")

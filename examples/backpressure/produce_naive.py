@@ -1,14 +1,9 @@
-#!/usr/bin/env python3
-"""Pass items on to consumer_service.py: python produce_naive.py
-
-It takes lists at http://127.0.0.1:8000/produce; send one with ask.py.
-"""
+"""Pass items on to consumer_service.py: python produce_naive.py"""
 
 import asyncio
 import logging
 import os
-import socket
-import sys
+import signal
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,18 +40,14 @@ async def produce(items: list[Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    # We look at what it answers.
-    logging.getLogger("asyncio").setLevel("CRITICAL")
-    address = urlsplit(URL)
-    try:
-        with socket.create_server((address.hostname, address.port)) as server:
-            print(f" [*] Waiting for lists at {URL}. To exit press CTRL+C")
-            # Those it has kept waiting would keep it from ending.
-            config = uvicorn.Config(
-                app, log_level="critical", timeout_graceful_shutdown=1
-            )
-            uvicorn.Server(config).run(sockets=[server])
-    except KeyboardInterrupt:
-        pass
-    except OSError as why:
-        sys.exit(f"Failed at {URL}: {why!r}. Is the port taken?")
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # for when uvicorn is through
+    port = urlsplit(URL).port or 80
+    # Those it has kept waiting would keep it from ending.
+    config = uvicorn.Config(
+        app, port=port, log_level="warning", timeout_graceful_shutdown=1
+    )
+    listening = config.bind_socket()  # or it says why not, and ends
+    listening.listen()
+    logging.disable()  # we look at what it answers
+    print(f" [*] Waiting for lists at {URL}. To exit press CTRL+C")
+    uvicorn.Server(config).run(sockets=[listening])
