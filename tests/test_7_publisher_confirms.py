@@ -299,11 +299,14 @@ def test_the_queue_deleted_in_mid_run(
     run: Start, client: str, name: str, broker: Broker, url: str, channel: BlockingChannel
 ) -> None:
     if broker.version.startswith("3."):
-        pytest.skip("RabbitMQ 3.10 then forgets confirms, or closes with 541 INTERNAL_ERROR")
+        pytest.skip("RabbitMQ 3.10 then forgets confirms")
     count = 20_000  # so many that it is not through before the queue is gone
     script = in_mid_run(run(client, name, str(count)), url)
     channel.queue_delete(QUEUE)
     script.wait(120)
+    if "INTERNAL_ERROR" in script.stderr[0]:  # RabbitMQ itself may trip over it
+        assert_one_line(script, "541")
+        return
     returned = "" if name == ONE else "refused or returned"
     assert 0 < assert_refused(script, name, count, returned) < count
 
