@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,18 @@ def scripts() -> list[Path]:
 
 def page(chapter: str) -> Path:
     return DOCS / f"{chapter}.rst"
+
+
+def said(name: str, pattern: str) -> str:
+    """What a page says at the one group of a pattern, for a test to try: "up to (\\d+) bytes".
+
+    A space matches any white space. Raises AssertionError unless all places where
+    the page says so say the same.
+    """
+    text = page(name).read_text(encoding="utf-8")
+    found = set(re.findall(pattern.replace(" ", r"\s+"), text))
+    assert len(found) == 1, f"{page(name).name} says {found or 'nothing'} for {pattern!r}"
+    return found.pop()
 
 
 def reader_environment(url: str, *more_path: Path) -> dict[str, str]:
