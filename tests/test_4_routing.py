@@ -10,6 +10,8 @@ import pytest
 from broker import Broker
 from conftest import Starter, poll
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import UnroutableError
+from shells.chapters import figure, said
 from shells.running import INTERRUPTED, Script
 
 CHAPTER = "4-routing"
@@ -145,6 +147,10 @@ def test_sent_is_only_said_of_what_a_queue_has(
     lost = run(client, SENDER, "eror", "gone")
     assert (lost.wait(), lost.stdout) == (1, [])
     assert lost.stderr == [" [!] Lost 'eror':'gone': no queue takes it"]
+    with pytest.raises(UnroutableError) as back:
+        channel.basic_publish("direct_logs", "eror", b"", mandatory=True)
+    reason = said(CHAPTER, r"with the reason ``(\w+)``")
+    assert back.value.messages[0].method.reply_text == reason
     emit(run, client, "error", "there")
 
 
@@ -172,27 +178,36 @@ def test_a_receiver_that_ends_leaves_nothing(
 # --- Any text ----------------------------------------------------------------
 
 
-ANY = ["Grüße, 世界 👋", "", 'it\'s "quoted"', "ü" * 127 + "x"]
+def longest() -> int:
+    return figure(CHAPTER, r"of (?:up to|more than) (\d+) bytes")
 
 
-def test_a_severity_is_any_text_of_255_bytes(run: Start, client: str) -> None:
-    listening = receiver(run, client, *ANY)
-    for sender in [run(client, SENDER, text, text) for text in ANY]:
+def test_a_severity_is_any_text_that_is_not_too_long(run: Start, client: str) -> None:
+    texts = ["Grüße, 世界 👋", "", 'it\'s "quoted"', "ü" * (longest() // 2) + "x"]
+    assert len(texts[-1].encode()) == longest()
+    listening = receiver(run, client, *texts)
+    for sender in [run(client, SENDER, text, text) for text in texts]:
         assert sender.wait() == 0
-    listening.wait_for("Received", count=len(ANY))
-    assert sorted(received(listening)) == sorted(f"{text!r}:{text!r}" for text in ANY)
+    listening.wait_for("Received", count=len(texts))
+    assert sorted(received(listening)) == sorted(f"{text!r}:{text!r}" for text in texts)
 
 
-@pytest.mark.parametrize("key", ["x" * 256, "ü" * 128], ids=["long", "wide"])
+@pytest.mark.parametrize("how", ["bytes", "last characters", "too many"])
 def test_a_severity_that_is_too_long(
-    run: Start, client: str, channel: BlockingChannel, key: str
+    run: Start, client: str, channel: BlockingChannel, how: str
 ) -> None:
     """One line, but for what is too long only in bytes, in aio-pika 10.2: a traceback."""
+    characters = figure(CHAPTER, r"if it has no more than (\d+) characters")
+    key = {
+        "bytes": "x" * (longest() - 1) + "ü",
+        "last characters": "ü" * characters,
+        "too many": "ü" * (characters + 1),
+    }[how]
     queue = official_queue(channel, "#")
     for script in (run(client, SENDER, key, "text"), run(client, RECEIVER, "error", key)):
         assert (script.wait(), script.stdout) == (1, []), script
-        assert "255 bytes" in script.stderr[-1], script
-        traceback = client == "aio-pika" and "ü" in key
+        assert f"{longest()} bytes" in script.stderr[-1], script
+        traceback = client == "aio-pika" and how != "too many"
         assert (len(script.stderr) > 1) == traceback, script
     assert channel.queue_declare(queue, passive=True).method.message_count == 0
 

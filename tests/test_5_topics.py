@@ -12,7 +12,7 @@ from broker import Broker
 from conftest import Starter, poll
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import UnroutableError
-from shells.chapters import page
+from shells.chapters import figure, page, said
 from shells.running import INTERRUPTED, Script
 
 CHAPTER = "5-topics"
@@ -124,8 +124,10 @@ def test_the_table_leaves_nothing_out() -> None:
 
 def test_an_empty_part_is_a_word(channel: BlockingChannel) -> None:
     """The prose under the table."""
-    assert matches(channel, "kern.*.critical", "kern..critical")
-    assert not matches(channel, "kern.critical", "kern..critical")
+    key = said(CHAPTER, r"has no part sends ``(\S+)``")
+    assert len(key.split(".")) == figure(CHAPTER, r"which is (\w+) words long\. It")
+    assert matches(channel, said(CHAPTER, r"It matches ``(\S+)``, and not"), key)
+    assert not matches(channel, said(CHAPTER, r", and not ``(\S+)``\."), key)
 
 
 # --- The lesson: who gets what ---------------------------------------------
@@ -135,12 +137,13 @@ def test_each_gets_what_matches(run: Start, client: str, other: str) -> None:
     """Both patterns match the first message: one copy of it."""
     both = receiver(run, other, "kern.*", "*.critical")
     everything = receiver(run, client, "#")
-    keys = ["kern.critical", "cron.info", "cron.critical"]
+    caption = (r"``(\S+)`` goes to both receivers", r"``(\S+)`` goes to receiver 2 alone")
+    keys = [*(said(CHAPTER, each) for each in caption), "cron.critical"]
     for number, key in enumerate(keys):
         emit(run, client, key, "message", str(number))
     both.wait_for("message 2")
     everything.wait_for("message 2")
-    assert received(both) == ["'kern.critical':'message 0'", "'cron.critical':'message 2'"]
+    assert received(both) == [f"{keys[0]!r}:'message 0'", "'cron.critical':'message 2'"]
     assert received(everything) == [f"'{key}':'message {i}'" for i, key in enumerate(keys)]
 
 
@@ -206,8 +209,13 @@ def test_official_senders_and_our_receiver(
 # --- Keys and texts ----------------------------------------------------------
 
 
-def test_keys_of_any_characters_up_to_255_bytes(run: Start, client: str) -> None:
-    longest = "ü" * 127 + "."
+def most() -> int:
+    return figure(CHAPTER, r"(?:\*\*|it has more than )(\d+) bytes")
+
+
+def test_keys_of_any_characters(run: Start, client: str) -> None:
+    longest = "ü" * (most() // 2) + "."
+    assert len(longest.encode()) == most()
     listening = receiver(run, client, "", "größe.*", longest)
     keys = ["", "größe.名", longest]
     for sender in [run(client, SENDER, key, "Grüße 👋", key) for key in keys]:
@@ -217,17 +225,23 @@ def test_keys_of_any_characters_up_to_255_bytes(run: Start, client: str) -> None
     assert sorted(received(listening)) == sorted(expected)
 
 
-@pytest.mark.parametrize("key", ["x" * 256, "ü" * 128], ids=["long", "wide"])
-def test_a_key_of_256_bytes(run: Start, client: str, key: str) -> None:
+@pytest.mark.parametrize("how", ["bytes", "last characters", "too many"])
+def test_a_key_that_is_too_long(run: Start, client: str, how: str) -> None:
     """What the page says: one line, or, of the TypeError, a traceback."""
-    wide = "ü" in key
-    aio_pika = "TypeError" if wide else "ValueError"
-    raised = "ShortStringTooLong" if client == "pika" else aio_pika
+    characters = figure(CHAPTER, r"not more than (\d+) characters")
+    key = {
+        "bytes": "x" * (most() - 1) + "ü",
+        "last characters": "ü" * characters,
+        "too many": "ü" * (characters + 1),
+    }[how]
+    aio_pika = r"a ``(\w+)`` or," if how == "too many" else r"characters, a ``(\w+)``"
+    raised = said(CHAPTER, r"pika raises ``(\w+)``" if client == "pika" else aio_pika)
     for script in (run(client, SENDER, key, "text"), run(client, RECEIVER, "kern.*", key)):
         assert (script.wait(), script.stdout) == (1, []), script
         assert raised in script.stderr[-1], script
-        assert "255 bytes" in script.stderr[-1], script
-        assert (len(script.stderr) > 1) == (raised == "TypeError"), script
+        assert f"{most()} bytes" in script.stderr[-1], script
+        traceback = raised == said(CHAPTER, r"in one line; the ``(\w+)`` is a traceback")
+        assert (len(script.stderr) > 1) == traceback, script
 
 
 # --- Mistakes that the reader can fix ---------------------------------------

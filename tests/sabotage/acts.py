@@ -7,7 +7,7 @@ A chapter's list is TOML, an act in it
       'on_return_raises=True', 'publisher_confirms=False'],
 
 that is: its name; the scripts that it breaks, one after the other (a file name
-alone is that of both clients); the tests that should notice, for pytest's `-k`
+alone is that of both clients), or its page; the tests that should notice, for pytest's `-k`
 (`{}` is the script's name); then pairs of a regular expression and what replaces
 it. Each script has to match one of them or more, and each of them one script.
 """
@@ -46,7 +46,9 @@ def places(chapter: str, scripts: str) -> Iterator[Path]:
     """The files that are named so in a list."""
     folder = EXAMPLES / chapter
     for script in scripts.split():
-        if (folder / "pika").is_dir() and "/" not in script:
+        if script.startswith("docs/"):  # its page
+            yield ROOT / script
+        elif (folder / "pika").is_dir() and "/" not in script:
             yield from (folder / client / script for client in CLIENTS)
         else:  # of a page that is no chapter: from the top of the repository
             yield (folder if folder.is_dir() else ROOT) / script

@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,36 @@ def said(name: str, pattern: str) -> str:
     A space matches any white space. Raises AssertionError unless all places where
     the page says so say the same.
     """
+    return _said(name, pattern, str)
+
+
+def _said(name: str, pattern: str, reading: Callable[[str], Any]) -> Any:
     text = page(name).read_text(encoding="utf-8")
-    found = set(re.findall(pattern.replace(" ", r"\s+"), text))
-    assert len(found) == 1, f"{page(name).name} says {found or 'nothing'} for {pattern!r}"
+    words = re.findall(pattern.replace(" ", r"\s+"), text)
+    found = set(map(reading, words))
+    assert len(found) == 1, f"{page(name).name} says {words or 'nothing'} for {pattern!r}"
     return found.pop()
+
+
+# As far as the pages count in words.
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
+NUMBERS = {word: number for number, word in enumerate(WORDS, 1)}
+NUMBERS |= {"a": 1, "fifteen": 15, "hundred": 100}
+
+
+def figure(name: str, pattern: str) -> int:
+    """The number that a page says so, wherever it does: "6", "10,000" or "six"."""
+
+    def reading(word: str) -> int:
+        known = NUMBERS.get(word.casefold())
+        return int(word.replace(",", "")) if known is None else known
+
+    return _said(name, pattern, reading)
+
+
+def version(text: str) -> tuple[int, ...]:
+    """To compare: that of "4.3" is not more than that of "4.3.6"."""
+    return tuple(map(int, text.split(".")))
 
 
 def reader_environment(url: str, *more_path: Path) -> dict[str, str]:
