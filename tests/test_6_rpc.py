@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from aio_pika.patterns.rpc import RPCMessageType
 from broker import Broker
 from conftest import (
     Starter,
@@ -26,14 +27,21 @@ from conftest import (
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 from pika.spec import BasicProperties
+from shells.chapters import figure, said
 from shells.running import INTERRUPTED, Script
 
 CHAPTER = "6-rpc"
 QUORUM = {"x-queue-type": "quorum"}
 SERVER, CLIENT, DIRECT = "rpc_server.py", "rpc_client.py", "rpc_client_direct.py"
 WAITING = " [*] Waiting for requests. To exit press CTRL+C"
-REFUSED = "fib takes a number from 0 to 35"
-LATE = " [!] No reply in 15 s: start rpc_server.py"
+LARGEST = figure(CHAPTER, r"numbers up to (\d+) only")
+REFUSED = f"fib takes a number from 0 to {LARGEST}"
+PATIENCE = figure(CHAPTER, r"(?:within the|client waits) (\w+) seconds")
+LATE = f" [!] No reply in {PATIENCE} s: start rpc_server.py"
+# The reply's type, as the page has it: of a result, and of an error.
+RESULT, ERROR = (
+    said(CHAPTER, rf"; ours is {each}") for each in (r"``(\w+)`` or", r"``\w+`` or ``(\w+)``")
+)
 
 Start = Callable[..., Script]
 Answer = tuple[str | None, str]  # the reply's type, and its text
@@ -170,8 +178,10 @@ def test_official_clients_and_our_server(
     (_, text), (_, error) = official.call("30", "-1")
     assert int(text) == 832040
     # An error is no number, so an official client ends, and shows what it is.
-    with pytest.raises(ValueError, match=REFUSED):
+    with pytest.raises(Exception, match=REFUSED) as shown:
         int(error)
+    assert type(shown.value).__name__ == said(CHAPTER, r"ends with a ``(\w+)`` that shows")
+    assert {RPCMessageType.RESULT.value, RPCMessageType.ERROR.value} == {RESULT, ERROR}
 
 
 @both_clients
@@ -181,7 +191,7 @@ def test_our_client_and_official_servers(
     declare(channel)  # must not clash with the client's own declaration
     asking = run(client, name, "30")
     properties, body = take(channel)
-    assert (int(body), properties.expiration) == (30, "15000")
+    assert (int(body), properties.expiration) == (30, f"{PATIENCE}000")
     assert properties.correlation_id
     reply(channel, properties, "832040")
     assert ended(asking)[:2] == (0, [" [x] Requesting fib(30)", " [.] Got 832040"])
@@ -205,15 +215,16 @@ def test_requests_are_served_in_order_whoever_sends_them(
 def test_no_server_and_a_request_that_is_never_computed(
     run: Start, client: str, url: str, channel: BlockingChannel, name: str, tmp_path: Path
 ) -> None:
-    copy = altered(CHAPTER, client, name, "TIMEOUT = 15 ", "TIMEOUT = 2 ", tmp_path)
+    given = f"TIMEOUT = {PATIENCE} "
+    copy = altered(CHAPTER, client, name, given, "TIMEOUT = 2 ", tmp_path)
     with closing(Script(copy, "9", url=url)) as alone:
         found = ended(alone)
         took = alone.times[0], time.monotonic()
-    assert found == (1, [" [x] Requesting fib(9)"], [LATE.replace("15", "2")])
+    assert found == (1, [" [x] Requesting fib(9)"], [LATE.replace(str(PATIENCE), "2")])
     assert took[1] - took[0] > 1.5
     official = OfficialClient(channel)
     asked = server(run, client)
-    assert official.call("8") == [("result", "21")]
+    assert official.call("8") == [(RESULT, "21")]
     assert asked.wait_for("fib(8)").stdout == [WAITING, " [.] fib(8)"]
 
 
@@ -241,8 +252,8 @@ def test_a_request_that_cannot_be_answered_gets_an_error(
     run: Start, client: str, official: OfficialClient
 ) -> None:
     asked = server(run, client)
-    bad = ["ten", "", "-1", "36", "1e3", "3.5", "9" * 1000, "9" * 5000, b"\xff\x00"]
-    assert official.call(*bad, "0") == [("error", REFUSED)] * len(bad) + [("result", "0")]
+    bad = ["ten", "", "-1", str(LARGEST + 1), "1e3", "3.5", "9" * 1000, "9" * 5000, b"\xff\x00"]
+    assert official.call(*bad, "0") == [(ERROR, REFUSED)] * len(bad) + [(RESULT, "0")]
     assert (asked.process.poll(), asked.stderr) == (None, [])
 
 
@@ -279,9 +290,9 @@ def test_a_request_without_reply_to_or_correlation_id(
         official.channel.connection.process_data_events(0)  # type: ignore[attr-defined]
         return official.replies
 
-    poll(came, {None: [("result", "2")]})
+    poll(came, {None: [(RESULT, "2")]})
     official.replies.clear()
-    assert official.call("8") == [("result", "21")]
+    assert official.call("8") == [(RESULT, "21")]
     asked.wait_for("fib(8)")
     assert (asked.process.poll(), asked.stderr, len(asked.stdout)) == (None, [], 7)
 
@@ -295,7 +306,7 @@ def test_a_client_that_has_gone(
     asked.wait_for("fib(33)")
     gone.process.kill()
     gone.wait()
-    assert official.call("8") == [("result", "21")]
+    assert official.call("8") == [(RESULT, "21")]
     assert (asked.process.poll(), asked.stderr) == (None, [])
 
 
@@ -307,7 +318,7 @@ def test_two_servers_share_and_a_busy_one_gets_no_more(
 ) -> None:
     pair = [server(run, client), server(run, other)]
     official.ask("33", *"123456")
-    assert official.answers(7)[1:] == [("result", fib) for fib in "112358"]
+    assert official.answers(7)[1:] == [(RESULT, fib) for fib in "112358"]
     poll(lambda: sum(len(each.stdout) for each in pair), 9)
     quick, busy = sorted((each.stdout[1:] for each in pair), key=len, reverse=True)
     assert busy == [" [.] fib(33)"]
@@ -328,11 +339,11 @@ def test_a_server_that_ends_in_mid_request_loses_nothing(
     status = first.wait_for("fib(33)").signal(how)
     assert (status, first.stderr) == (-how, [])
     second = server(run, other)
-    assert official.answers(2) == [("result", "3524578"), ("result", "5")]
+    assert official.answers(2) == [(RESULT, "3524578"), (RESULT, "5")]
     second.wait_for("fib(5)")
     assert sorted(second.stdout[1:]) == [" [.] fib(33)", " [.] fib(5)"]
     # It gets the next when it has acked these, so none of them comes back.
-    assert official.call("1") == [("result", "1")]
+    assert official.call("1") == [(RESULT, "1")]
     assert ready(channel, "rpc_queue") == 0
 
 
@@ -365,10 +376,13 @@ def test_only_one_of_the_clients_needs_a_reply_queue(
 
 def test_what_direct_reply_to_demands(channel: BlockingChannel, url: str) -> None:
     declare(channel)
+    to = said(CHAPTER, r"subscribe to the name ``([^`]+)``")
     with connected(url) as other, pytest.raises(ChannelClosedByBroker, match="cannot acknowledge"):
-        other.basic_consume("amq.rabbitmq.reply-to", print)
-    with connected(url) as other, pytest.raises(ChannelClosedByBroker, match="reply consumer"):
-        request(other, "1", reply_to="amq.rabbitmq.reply-to", correlation_id="1")
+        other.basic_consume(to, print)
+    code = said(CHAPTER, r"broker refuses the request \(``(\w+)``\)")
+    with connected(url) as other, pytest.raises(ChannelClosedByBroker) as refused:
+        request(other, "1", reply_to=to, correlation_id="1")
+    assert refused.value.reply_text.startswith(f"{code} - fast reply consumer")
     assert ready(channel, "rpc_queue") == 0
 
 

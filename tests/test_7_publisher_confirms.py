@@ -28,7 +28,7 @@ from conftest import (
 )
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, NackError
-from shells.chapters import CLIENTS, DOCS, page
+from shells.chapters import CLIENTS, DOCS, figure, page, said
 from shells.running import INTERRUPTED, Script
 from shells.wiretap import Wiretap
 
@@ -41,8 +41,17 @@ ONE, BATCHES, ASYNC = (
     "publish_in_batches.py",
     "publish_asynchronously.py",
 )
-# By script: how many it leaves unconfirmed.
-WINDOW = {ONE: 1, BATCHES: 100, ASYNC: 100}
+# By script: how many it leaves unconfirmed, as the page promises.
+WINDOW = {
+    ONE: figure(CHAPTER, r"messages unconfirmed than (\d+), a"),
+    BATCHES: figure(
+        CHAPTER, r"(?:batch has room for a|runs a|a batch of|in batches of) (hundred|\d+)\b"
+    ),
+    ASYNC: figure(
+        CHAPTER,
+        r"(?:missing from a|\bA|more than a|window of|asynchronously with) (hundred|\d+)\b",
+    ),
+}
 MANY = 10_000_000  # more than it gets done here
 EXPLAIN = "publish_or_explain.py"
 
@@ -390,31 +399,39 @@ async def of_aio_pika(url: str, settings: str, exchange: str, queue: str) -> str
 
 def test_the_table_of_answers(broker: Broker, url: str, channel: BlockingChannel) -> None:
     limit(broker, url, channel, 1)
+    with pytest.raises(NackError) as nack:
+        channel.basic_publish("", QUEUE, b"")
+    assert said(CHAPTER, r"``NackError`` says \*([^*]+)\*") in repr(nack.value)
+    kind, of = r"aio-pika's ``(\w+)`` is a kind of", r"is a kind of ``(\w+)``"
+    errors = [getattr(aio_pika.exceptions, said(CHAPTER, each)) for each in (kind, of)]
+    assert issubclass(*errors)
+    assert not issubclass(*errors[::-1])
     rows = re.findall(r"^   \* - ((?:pika|aio|and).+)\n((?:     - .+\n)+)", PAGE, re.MULTILINE)
     assert len(rows) == 5
     for settings, cells in rows:
         ask = of_aio_pika if "aio-pika" in settings else of_pika
-        said = re.findall(r"- (.+)", cells.replace("``", ""))
+        given = re.findall(r"- (.+)", cells.replace("``", ""))
         found = []
         for exchange, queue in (("", "nowhere"), ("", QUEUE), ("nowhere", QUEUE)):
             answer = ask(url, settings, exchange, queue)
             found.append(answer if isinstance(answer, str) else asyncio.run(answer))
-        assert found == said, settings
+        assert found == given, settings
 
 
 # --- Speed --------------------------------------------------------------------
 
 
 def test_waiting_for_each_is_the_slowest_by_far(run: Start, client: str, url: str) -> None:
-    """With answers 20 ms late, so that it is not the machine's load that counts."""
+    """With answers so late that it is not the machine's load that counts."""
+    late = figure(CHAPTER, r"answers take (\d+) milliseconds") / 1000
     speeds: dict[str, float] = {}
     for name in WINDOW:
-        with Wiretap(url, holding=False, delay=0.02) as tap:
+        with Wiretap(url, holding=False, delay=late) as tap:
             script = run(client, name, "200", url=tap.url)
             assert script.wait() == 0, script
             speeds[name] = confirmed(script, 200)[1]
     slow, *fast = speeds.values()
-    assert slow <= 50, speeds
+    assert slow <= 1 / late == figure(CHAPTER, r"at most (\d+) messages a second"), speeds
     assert min(fast) > 2 * slow, speeds
 
 
@@ -423,6 +440,7 @@ def test_the_figure_shows_what_the_page_says_of_it() -> None:
     assert set(runs) == set(CLIENTS)
     for run in runs.values():
         slow, *fast = (median(run[name]) for name in WINDOW)
+        assert slow * {"a thousandth": 0.001}[said(CHAPTER, r"that is ([^.]+) of a second")] > 0.5
         assert min(fast) > 2 * slow
         assert max(fast) < 3 * min(fast)  # "of one kind"
 

@@ -22,7 +22,7 @@ from broker import Broker
 from conftest import Starter, altered, assert_one_line, close_connections, poll
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
-from shells.chapters import CLIENTS, EXAMPLES
+from shells.chapters import CLIENTS, EXAMPLES, figure, page, said, version
 from shells.running import INTERRUPTED, Script
 
 CHAPTER = "8-streams"
@@ -136,6 +136,34 @@ def test_more_events_than_the_prefetch_count_come_in_order(
         assert offsets(script) == sorted(set(offsets(script)))
 
 
+def test_the_units_of_an_interval(url: str, channel: BlockingChannel) -> None:
+    """All that the table has, and no others; as the script, too, has them."""
+    told = begins('``"5m"``')
+    units = re.findall(r"``(\w)``", told)
+    assert (
+        f'"{"".join(dict.fromkeys(units))}"'
+        in (EXAMPLES / CHAPTER / "pika/read_since.py").read_text()
+    )
+    declare(channel)
+    publish(channel, "e")
+    for unit in units:
+        assert consume(url, f"1{unit}", 1)
+    with pytest.raises(AMQPError):
+        consume(url, "1w", 1)
+    assert "in the last five minutes" in told
+    assert "``M`` is a month" in told
+
+
+def test_a_string_that_is_no_interval(broker: Broker, url: str, channel: BlockingChannel) -> None:
+    declare(channel)
+    with pytest.raises(AMQPError) as refusal:
+        consume(url, said(CHAPTER, r'a string such as ``"([^"]+)"`` is refused'), 1)
+    bare = said(CHAPTER, r"with a bare ``(\w+)`` that closes the connection")
+    before = version(said(CHAPTER, r"is refused \(before RabbitMQ (\S+)"))
+    ends = isinstance(refusal.value, ConnectionClosedByBroker) and bare in str(refusal.value)
+    assert ends == (version(broker.version) < before)
+
+
 @pytest.mark.parametrize("event", ["Grüße, 世界 👋.", "", "two\nlines", 'it\'s "quoted"', b"\xe9"])
 def test_every_text_arrives_as_it_was(
     run: Start, client: str, other: str, event: str | bytes
@@ -153,17 +181,23 @@ def test_several_words_are_one_event(run: Start, client: str) -> None:
 # --- Where to begin --------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("where", "expected"),
-    [
-        ("first", [0, 1, 2, 3, 4, 5]),
-        ("3", [3, 4, 5]),
-        ("last", [4, 5]),
-        ("next", [5]),
-        ("5", [5]),
-        ("6", []),  # nothing below it
-    ],
-)
+def begins(value: str) -> str:
+    """What the page's table says of a value."""
+    text = page(CHAPTER).read_text().split("* - Value")[1]
+    cell = re.search(rf"\* - {value}\n     - ((?:.+\n)+?)(?:   \*|\n)", text)
+    assert cell, value
+    return " ".join(cell[1].split())
+
+
+# From a stream of five events to which a sixth comes: the offsets, by what the table says.
+MEANS = {
+    "the oldest event that the stream still has": [0, 1, 2, 3, 4, 5],
+    "what is appended from now on; so": [5],
+    "the last *chunk*.": [4, 5],
+}
+
+
+@pytest.mark.parametrize("where", ["first", "last", "next", "3", "5", "6"])
 def test_where_to_begin(
     run: Start,
     client: str,
@@ -171,8 +205,11 @@ def test_where_to_begin(
     url: str,
     channel: BlockingChannel,
     where: str,
-    expected: list[int],
 ) -> None:
+    expected = [*range(int(where), 6)] if where.isdigit() else None
+    if expected is None:
+        told = begins(rf'``"{where}"``')
+        (expected,) = [offsets for start, offsets in MEANS.items() if told.startswith(start)]
     declare(channel)
     publish(channel, *"abcde")
     assert len(consume(url, "first", 5)) == 5
@@ -185,6 +222,8 @@ def test_where_to_begin(
 
 
 def test_from_a_time_on(run: Start, client: str, channel: BlockingChannel) -> None:
+    epoch = datetime(figure(CHAPTER, r"timestamps begin with (\d+)"), 1, 1, tzinfo=UTC)
+    assert epoch.timestamp() == 0
     declare(channel)
     publish(channel, "before")
     # AMQP's times are whole seconds: one that is surely between the two.
@@ -196,7 +235,7 @@ def test_from_a_time_on(run: Start, client: str, channel: BlockingChannel) -> No
         (between.isoformat(), [1], "America/New_York"),
         (tokyo.isoformat(), [1], "Asia/Tokyo"),  # the reader's own time
         ("1h", [0, 1], "UTC"),
-        ("1970-01-01", [0, 1], "UTC"),
+        (f"{epoch:%Y-%m-%d}", [0, 1], "UTC"),
     ):
         script = reader(run, client, "read_since.py", since, TZ=zone)
         assert offsets(script.wait_for("'after'")) == expected, since
@@ -406,11 +445,15 @@ def consuming(channel: BlockingChannel, prefetch: int = 10, **more: Any) -> None
 
 REFUSED: dict[str, tuple[Callable[[BlockingChannel], object], str]] = {
     "no prefetch": (lambda c: consuming(c, 0), "PRECONDITION_FAILED - consumer prefetch count"),
-    "auto_ack": (lambda c: consuming(c, auto_ack=True), "NOT_IMPLEMENTED - automatic ack"),
+    "auto_ack": (lambda c: consuming(c, auto_ack=True), "automatic ack"),
     "basic.get": (lambda c: c.basic_get("events"), "NOT_IMPLEMENTED - basic.get"),
     "purge": (lambda c: c.queue_purge("events"), "NOT_IMPLEMENTED - queue.purge"),
     "exclusive": (
         lambda c: c.queue_declare("e", durable=True, exclusive=True, arguments=STREAM),
+        "PRECONDITION_FAILED",
+    ),
+    "auto-delete": (
+        lambda c: c.queue_declare("e", durable=True, auto_delete=True, arguments=STREAM),
         "PRECONDITION_FAILED",
     ),
     "not durable": (lambda c: c.queue_declare("e", arguments=STREAM), "PRECONDITION_FAILED"),
@@ -446,9 +489,20 @@ def test_what_a_stream_refuses(channel: BlockingChannel, url: str, what: str) ->
         with pytest.raises(AMQPError) as refusal:
             act(connection.channel())
         assert words in str(refusal.value)
+        if what == "auto_ack":
+            code = said(CHAPTER, r"is refused with ``(\w+)``, which closes the connection")
+            assert code in str(refusal.value)
+            assert connection.is_closed
     finally:
         if connection.is_open:
             connection.close()
+
+
+def test_all_that_the_page_denies_a_stream_is_refused() -> None:
+    denied = said(CHAPTER, r"A stream can't be ([^.]+)\.").replace("or ", "").split(",")
+    section = page(CHAPTER).read_text().split("What a stream is not for\n")[1].split("Putting")[0]
+    named = {*re.findall(r"``([^`]+)``", section)} - {"expiration"}  # which is ignored
+    assert {*(" ".join(each.split()) for each in denied), *named, "purge"} <= set(REFUSED)
 
 
 def test_a_message_does_not_expire(url: str, channel: BlockingChannel) -> None:
@@ -474,7 +528,7 @@ def test_a_nack_brings_nothing_back(broker: Broker, channel: BlockingChannel) ->
         channel.connection.process_data_events(0.1)
         return len(found)
 
-    if int(broker.version.split(".")[0]) < 4:
+    if version(broker.version)[:2] <= version(said(CHAPTER, r"refused \(RabbitMQ (\S+) does")):
         with pytest.raises(AMQPError, match=r"NOT_IMPLEMENTED - basic\.nack"):
             poll(read, 3)
         return

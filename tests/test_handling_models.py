@@ -6,11 +6,13 @@ import ast
 import csv
 import json
 import os
+import re
 import signal
 import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -32,16 +34,25 @@ from pika.adapters.blocking_connection import BlockingChannel
 from plotting import FIGURES
 from record_handling_models import (
     CPU,
+    EACH,
     IO,
+    KINDS,
+    MODEL_ROUNDS,
     MODELS,
+    POOL_ROUNDS,
     QUORUM,
     RECORD,
+    SIZES,
     efficiency_rows,
     family,
     publish,
     rows,
 )
-from shells.chapters import EXAMPLES
+from record_handling_models import (
+    TASKS as JOBS,
+)
+from shells.chapters import EXAMPLES, figure, page
+from shells.chapters import said as the_page
 from shells.running import INTERRUPTED, Script
 from shells.wiretap import Wiretap, frames
 
@@ -143,19 +154,18 @@ def watch(url: str) -> Iterator[Watch]:
 
 
 @every(NAIVE)
-def test_a_naive_worker_loses_500_of_500(
-    run: Run, url: str, channel: BlockingChannel, name: str
-) -> None:
+def test_a_naive_worker_loses_all(run: Run, url: str, channel: BlockingChannel, name: str) -> None:
     """All have been acked, and none has been done."""
-    publish(url, *numbered(500, "sleep 30"))
+    jobs = figure(CHAPTER, r"(?:Send |All |\*\*|there were |\d of |jobs.py )(\d{3})\b")
+    publish(url, *numbered(jobs, "sleep 30"))
     naive = worker(run, name)
-    poll(lambda: len(received(naive)), 500)
+    poll(lambda: len(received(naive)), jobs)
     threads = len([*Path(f"/proc/{naive.process.pid}/task").iterdir()])
     naive.signal(signal.SIGKILL)
-    lost = 500 - len(done(naive)) - left(channel)
-    assert 499 <= lost <= 500  # the last ack may still have been on its way
+    lost = jobs - len(done(naive)) - left(channel)
+    assert jobs - 1 <= lost <= jobs  # the last ack may still have been on its way
     if name == NAIVE[0]:
-        assert threads == 501
+        assert threads == jobs + 1
 
 
 @every(FIXED)
@@ -198,7 +208,7 @@ def test_a_process_of_the_pool_that_dies_loses_nothing(
     assert len(family(busy.process.pid)) == 2
     os.kill(max(family(busy.process.pid)), signal.SIGKILL)
     assert busy.wait() == 1
-    assert "BrokenProcessPool" in busy.stderr[-1], busy
+    assert the_page(CHAPTER, r"worker ends with ``(\w+)``") in busy.stderr[-1], busy
     assert left(channel) == 4
 
 
@@ -222,7 +232,10 @@ def test_as_many_at_a_time_as_it_is_told(run: Run, watch: Watch, url: str, name:
     gaps = [after - before for before, after in pairwise(times)]
     assert gaps.index(max(gaps)) == workers - 1
     assert max(gaps) > 0.5
-    assert watch.most == 2 * workers
+    assert (
+        watch.most
+        == {"twice": 2}[the_page(CHAPTER, r"(\w+) (?:the number of w|as many j)")] * workers
+    )
     poll(lambda: watch.unacked, 0)
 
 
@@ -278,6 +291,21 @@ def test_one_at_a_time_does_not_survive_a_long_job(
         worker(run, SINGLE, url=f"{url}?heartbeat=1"), "Failed: ", "StreamLostError", "make doctor"
     )
     assert left(channel) == 1
+
+
+def test_the_heartbeat_without_a_wish(broker: Broker) -> None:
+    seconds = broker.ctl("eval", "element(2, application:get_env(rabbit, heartbeat)).")
+    assert int(seconds) == figure(CHAPTER, r"without a wish of yours it is (\d+)")
+    assert int(seconds) == 60 * figure("6-rpc", r"default, (\w+) to two minutes")
+
+
+def test_the_threads_that_asyncio_has_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = figure(CHAPTER, r"four more \((\d+) at most\)")
+    more = figure(CHAPTER, r"as many threads as cores and (\w+) more")
+    for cores, wanted in ((2, 2 + more), (most - more, most), (most - more + 1, most)):
+        for name in ("cpu_count", "process_cpu_count"):
+            monkeypatch.setattr(os, name, lambda cores=cores: cores, raising=False)
+        assert ThreadPoolExecutor()._max_workers == wanted
 
 
 def test_computing_in_a_coroutine_stops_the_heartbeats_and_in_a_thread_does_not(
@@ -434,6 +462,17 @@ def test_the_record_shows_what_the_page_says_of_it() -> None:
     def rate(model: str, kind: str) -> float:
         return median(each["a second"] for each in data["models"][model][kind])
 
+    alone = figure(CHAPTER, r"(?:at a time does|and does) (\w+) (?:jobs of 100 ms )?a second")
+    assert alone == round(rate("one_at_a_time", IO))
+    workers, cores = (KINDS[kind][0] for kind in (IO, CPU))
+    assert workers == figure(CHAPTER, r"\(lowest to highest\); (\w+) workers for jobs of")
+    assert cores == figure(CHAPTER, r"(\w+), which is the number of cores, for")
+    assert figure(CHAPTER, r"Medians of (\w+) rounds, the scripts") == MODEL_ROUNDS
+    assert figure(CHAPTER, r"\(medians of (\w+) rounds") == POOL_ROUNDS
+    assert figure(CHAPTER, r"for ([\d,]+) jobs of 100 ms, as the ideal") == JOBS
+    assert figure(CHAPTER, r"(\d+) (?:workers are|threads that all)") == max(SIZES)
+    stated = figure(CHAPTER, r"workers are ([\d,]+) messages a second")
+    assert 0.95 < stated / (max(SIZES) / EACH) <= 1
     for model in set(MODELS) - {"one_at_a_time"}:
         assert rate(model, IO) > 8 * rate("one_at_a_time", IO)
         if model != "process_pool":
@@ -442,6 +481,25 @@ def test_the_record_shows_what_the_page_says_of_it() -> None:
     for pool, sizes in data["efficiency"].items():
         for size, least in (("32", 0.95), ("128", 0.90), ("256", 0.85)):
             assert median(sizes[size]) >= least or (pool, size) == ("thread_pool", "256")
+
+
+def test_the_table_of_choices_names_scripts_that_are_so() -> None:
+    text = page(CHAPTER).read_text().split("Which one?\n")[1]
+    rows = re.findall(r"^   \* - (.+)\n     - ``(\S+).*``\n     - (.+)", text, re.MULTILINE)
+    assert len(rows) == len(FIXED) + 1
+    run = json.loads(RECORD.read_text())["models"]
+    for work, name, workers in rows:
+        on_asyncio = "asyncio" in work or "aio-pika" in work
+        assert ("asyncio" in name) == on_asyncio, work
+        assert (name in (BLOCKING, THREADS, PROCESSES)) == (
+            "Executor(" in (FOLDER / name).read_text()
+        )
+        assert ("blocks" in work) == (name == BLOCKING)
+        assert ("computes" in work) == (name == PROCESSES) == ("cores" in workers)
+        assert ("for aio-pika" in work) == (name == ADAPTER)
+        assert ("1" in workers) == ("in order" in work or "one at a time" in work)
+    best = max(run, key=lambda model: median(each["a second"] for each in run[model][CPU]))
+    assert f"{best}.py" == PROCESSES
 
 
 def test_the_figure_and_the_tables_show_the_record() -> None:

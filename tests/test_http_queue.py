@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import csv
 import json
+import math
 import random
 import subprocess
 import sys
@@ -25,7 +26,7 @@ import record_http_queue as figures
 from apps.http_queue import CHAPTER, FOLDER, LETTER, Client, module, run
 from apps.postgres import Postgres, PostgresError
 from broker import Broker
-from shells.chapters import page, reader_environment
+from shells.chapters import figure, page, reader_environment, said
 
 NOBODY = "0" * 32
 
@@ -95,7 +96,9 @@ def test_an_idempotency_key_stores_once(database: str) -> None:
         answers = await asyncio.gather(
             *(api.http.post("/v1/messages", json=LETTER, headers=key) for _ in range(20))
         )
-        assert Counter(answer.status_code for answer in answers) == {201: 1, 200: 19}
+        first, again = r"instead of (\d+)\.", r"and with (\d+) instead"
+        codes = {figure(CHAPTER, first): 1, figure(CHAPTER, again): 19}
+        assert Counter(answer.status_code for answer in answers) == codes
         assert len({answer.json()["id"] for answer in answers}) == 1
         assert await api.counts() == {"ready": 1}
         other = {**LETTER, "text": "Something else"}
@@ -132,6 +135,8 @@ def test_claims_are_the_oldest_and_nobody_elses(database: str) -> None:
 
 
 def test_a_lease_that_runs_out_gives_the_message_back(database: str) -> None:
+    stale = figure(CHAPTER, r"message by now: (\d+)\.")
+
     async def use(api: Client) -> None:
         (id,) = await api.create()
         first = await api.claim(lease=0.1)
@@ -139,10 +144,10 @@ def test_a_lease_that_runs_out_gives_the_message_back(database: str) -> None:
         assert [each["id"] for each in second["messages"]] == [id]
         assert second["messages"][0]["attempts"] == 2
         for what in ("complete", "fail", "release", "extend"):
-            told = await api.tell(first, what, 409)
+            told = await api.tell(first, what, stale)
             assert told["detail"] == id
         await api.tell(second, "complete")
-        await api.tell(first, "complete", 409)
+        await api.tell(first, "complete", stale)
 
     run(use, database)
 
@@ -192,14 +197,14 @@ def test_a_failure_waits_longer_each_time_and_is_dead_in_the_end(database: str) 
     async def use(api: Client) -> None:
         (id,) = await api.create()
         waits, told = [], {}
-        for _ in range(3):
+        for _ in range(attempts):
             claimed = await api.claim(wait=10)
             told = await api.tell(claimed, "fail", reason="no paper")
             waits.append(told["retry_in_seconds"])
-        assert waits == [0.1, 0.2, None]
+        assert waits == [*(0.01 * 2**n for n in range(attempts - 1)), None]
         assert told["state"] == "dead"
         (dead,) = (await api.get("/v1/dead"))["messages"]
-        assert (dead["id"], dead["attempts"], dead["error"]) == (id, 3, "no paper")
+        assert (dead["id"], dead["attempts"], dead["error"]) == (id, attempts, "no paper")
         assert (await api.claim())["messages"] == []
 
         assert await api.post(f"/v1/dead/{id}/requeue") == {"requeued": 1}
@@ -210,7 +215,12 @@ def test_a_failure_waits_longer_each_time_and_is_dead_in_the_end(database: str) 
         assert await api.post("/v1/dead/requeue") == {"requeued": 1}
         assert await api.counts() == {"ready": 1}
 
-    run(use, database, policy={"max_attempts": 3, "backoff": 0.1})
+    attempts = figure(CHAPTER, r"After (\w+) attempts it is \*\*dead")
+    run(use, database, policy={"backoff": 0.01})
+    policy = module("queues").Policy()
+    assert said(CHAPTER, r"\*\*fails\*\* waits ([\d, ]+), … seconds").split(", ") == [
+        f"{policy.backoff * 2**n:.0f}" for n in range(3)
+    ]
 
 
 def test_a_failed_message_waits_its_time(database: str) -> None:
@@ -410,18 +420,47 @@ def test_the_tables_are_the_record() -> None:
         assert f":file: figures/{table.name}" in page(CHAPTER).read_text()
 
 
+def test_the_page_has_the_defaults_of_the_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["serve.py"])
+    given = module("serve").arguments()
+    policy = module("queues").Policy(given.max_attempts, given.backoff)
+    assert policy == module("queues").Policy()
+    assert given.max_attempts == figure(CHAPTER, r"After (\w+) attempts it is \*\*dead")
+    where = said(CHAPTER, r"shows a page at (\S+) with the state")
+    assert f"http://{given.host}:{given.port}/" == module("client").URL == where
+    assert given.database == f"sqlite://{said(CHAPTER, 'in the file ``([^`]+)``')}"
+    at_a_time = figure(CHAPTER, r"(?:because|Queue`` of) (\d+) (?:are in|places)")
+    assert given.intake_size == at_a_time
+    assert math.ceil(1_000 / at_a_time) == figure(CHAPTER, r"rows take (\w+) times as long")
+    assert float(said(CHAPTER, r"processes look every (\S+) s")) == module("api").LOOK_AGAIN
+    longest = module("broker_queue").BrokerQueue.max_lease
+    assert longest == 60 * figure(CHAPTER, r"At most (\d+) minutes, as the broker")
+    takes_back = figure(CHAPTER, r"what isn't acknowledged for (\d+)")
+    assert takes_back == figure("2-work-queues", r"not been acked for (\d+) minutes")
+    samples = (FOLDER / "make_samples.py").read_text()
+    assert f"C{figure(CHAPTER, r'says of itself that it has ([0-9,]+) rows')}" in samples
+    few = figure(CHAPTER, r"(?:rows\. It holds|what is compared:) (\d+)")
+    assert few == module("make_samples").COUNTS[0]
+    assert few - 1 == figure(CHAPTER, r"(?:besides are|requests and) (\d+) (?:requests|commits)")
+
+
 def test_the_page_says_what_the_record_shows() -> None:
     data = json.loads(figures.RECORD.read_text())
     assert not data["draft"]
+    workers = said(CHAPTER, r"in a second by (\d+, \d+ and \d+) workers")
+    assert workers.replace(" and", ",") == ", ".join(map(str, figures.WORKERS))
     for found in data["simulated"].values():
-        # 400 at a time: a thousand take three times as long as one, and no more.
+        assert found["create_seconds"] == figure(CHAPTER, r"with (\w+) seconds for a message")
+        assert found["handle_seconds"] == figure(CHAPTER, r"and (\w+) for its handling")
+        # A thousand take three times as long as one, and no more.
         assert found["upload_1000"] <= 1.1 * 3 * found["create_seconds"]
         assert found["batch_50"] <= 1.1 * found["handle_seconds"]
         assert found["insert_21"] >= 21 * found["create_seconds"]
     for found in data["claims"].values():
         assert (found["claims"], found["claimed_twice"], found["errors"]) == (5_000, 0, [])
     for found in data["chaos"].values():
-        assert found["messages"] == found["handled"] == found["state"]["done"] == 5_000
+        messages = figure(CHAPTER, r"while they handle ([\d,]+) messages")
+        assert found["messages"] == found["handled"] == found["state"]["done"] == messages
         # It was asked for 30, and goes on to the last message whether all have come or not.
         assert found["killed"]["workers"] >= 10
         assert found["killed"]["api"] >= 3

@@ -23,7 +23,7 @@ import rich
 from conftest import Starter
 from plotting import FIGURES
 from record_producer_consumer import BOUNDED, peak_memory
-from shells.chapters import EXAMPLES, reader_environment
+from shells.chapters import EXAMPLES, figure, reader_environment, said, version
 from shells.running import Script
 
 CHAPTER = "producer-consumer"
@@ -31,7 +31,13 @@ FOLDER = EXAMPLES / CHAPTER
 FINAL = ("job_controller.py", "job_taskgroup.py")
 DEMOS = ("job_demo.py", "job_taskgroup.py")  # one for each
 NO_BROKER = "amqp://unused/"
-WORKERS, QUEUE = 25, 100
+# As the page has them, wherever it does.
+WORKERS = figure(
+    CHAPTER,
+    r"(?m)(?:from which|be more\),|After|and then|stops all|Why|to wait,|of them|Never more than"
+    r"|cancelling\(\)``,|^-|little more than a) (\d+)(?:th)?\b",
+)
+QUEUE = figure(CHAPTER, r"(?:queue of at most|never more than) (\d+)(?:,| items| in| the)")
 Run = Callable[..., Script]
 
 
@@ -359,7 +365,7 @@ def test_ctrl_c(run: Run, name: str) -> None:
     assert script.stderr == []
     numbers = re.findall(r"'(\w+)': (\d+)[,}]", script.stdout[-1])
     assert script.stdout[-1].startswith("Job demo ended: {'elapsed_secs': ")
-    # 25 in hand and 15 in the queue.
+    # Those in hand and 15 in the queue.
     assert dict(numbers) == {"done": "1", "not_done": "40"}
 
 
@@ -375,9 +381,11 @@ def test_memory_does_not_grow_with_the_number_of_tasks(name: str) -> None:
 def test_the_figure_shows_what_the_page_says_of_it() -> None:
     runs = json.loads((FIGURES / f"{CHAPTER}.json").read_text())["runs"]
     bounded, unbounded = ([each["peak_mib"] for each in runs[name]] for name in runs)
-    assert [each["tasks"] for each in runs[BOUNDED]] == [10_000, 100_000, 1_000_000]
+    counts = ", ".join(f"{each['tasks']:,}" for each in runs[BOUNDED][:-1])
+    assert counts == said(CHAPTER, r"Peak memory of jobs of ([\d, ]+) and")
+    assert runs[BOUNDED][-1]["tasks"] == figure(CHAPTER, r"and ([\d,]+) tasks\. With")
     assert max(bounded) < min(bounded) * 1.05
-    assert round(bounded[-1]) == 20
+    assert round(bounded[-1]) == figure(CHAPTER, r"the line is flat at (\d+) MiB")
     assert unbounded[-1] > 200
 
 
@@ -392,6 +400,14 @@ def test_progress_in_a_pipe_is_plain_lines(run: Run, name: str) -> None:
     assert [line for line in script.stdout if "[!]" in line] == [
         " [!] Task 2001 failed: ValueError(\"could not convert string to float: 'oops'\")"
     ]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_from_so_many_tasks_on_it_shows_progress(run: Run, more: int) -> None:
+    most = figure(CHAPTER, r"On a job of more than (\d+) tasks")
+    script = run("job_demo.py", f"{most + more}x0")
+    assert script.wait() == 0
+    assert (len(script.stdout), bool(script.stderr)) == ((2, True) if more else (2 + most, False))
 
 
 def on_a_terminal(*arguments: str, term: str = "xterm") -> str:
@@ -436,14 +452,17 @@ def test_the_naive_end_when_the_queue_is_empty(run: Run) -> None:
 
 
 def test_the_naive_one_hangs(run: Run) -> None:
+    patience = figure(CHAPTER, r"draft gives up after (\w+) seconds")
     script = run("job_naive.py", "0.2", "oops", "0.1")
     assert script.wait() == 0
     assert script.stdout[1:] == [
         " [x] Task 3 done in 0.1 s",
         " [x] Task 1 done in 0.2 s",
-        " [!] It hangs: join() has not returned for 2 s",
+        f" [!] It hangs: join() has not returned for {patience} s",
         " [!] After cancel(), 24 tasks are still open",
     ]
+    since = version(said(CHAPTER, r"(?:shutdown\(\)`` \(|Before Python )(3\.\d+)"))
+    assert hasattr(asyncio.Queue, "shutdown") == (sys.version_info >= since)
     well = run("job_naive.py", "0.1")
     assert well.wait() == 0
     assert "Job demo completed" in well.stdout[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import signal
 from collections.abc import Callable
 from contextlib import closing
@@ -31,7 +32,7 @@ from conftest import (
 from pamqp.commands import Basic
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import NackError, UnroutableError
-from shells.chapters import CLIENTS, page
+from shells.chapters import CLIENTS, figure, page
 from shells.running import Script
 
 CHAPTER = "which-client"
@@ -56,15 +57,17 @@ def publish(channel: BlockingChannel, *tasks: str | bytes) -> None:
 
 
 def test_ten_at_a_time_and_no_more(worker: Start, client: str, channel: BlockingChannel) -> None:
-    publish(channel, *(f"{number}..." for number in range(12)))
-    busy = worker(client).wait_for("Received", count=10)
+    ten = figure(CHAPTER, r"This one takes (\w+), because")
+    assert figure(CHAPTER, r"the broker delivers no (\w+)th message") == ten + 1
+    publish(channel, *(f"{number}..." for number in range(ten + 2)))
+    busy = worker(client).wait_for("Received", count=ten)
     poll(lambda: ready(channel, "task_queue"), 2)  # with the broker, not here
-    busy.wait_for("Done", count=12)
+    busy.wait_for("Done", count=ten + 2)
     in_hand = most = 0
     for line in busy.stdout:
         in_hand += ("Received" in line) - ("Done" in line)
         most = max(most, in_hand)
-    assert most == 10
+    assert most == ten
     poll(lambda: ready(channel, "task_queue"), 0)
 
 
@@ -134,12 +137,19 @@ def test_the_connection_closed_while_ten_are_in_hand(
 # --- What the table says -----------------------------------------------------
 
 
+def table() -> dict[str, dict[str, str]]:
+    """What the page says of pika and of aio-pika, by the row's name; without its *italics*."""
+    text = page(CHAPTER).read_text().split(":widths: 26 37 37")[1].split("What becomes")[0]
+    plain = re.sub(r"\*(?=\S)|(?<=\S)\*", "", text)
+    rows = [re.split(r"^     - ", row, flags=re.M) for row in re.split(r"(?m)^   \* -", plain)]
+    told = [[" ".join(cell.split()) for cell in row] for row in rows[2:]]
+    return {name: dict(zip(CLIENTS, cells, strict=True)) for name, *cells in told}
+
+
 def test_packages() -> None:
     facts = {name: distribution(name) for name in CLIENTS}
-    assert facts["pika"].metadata["Requires-Python"] == ">=3.7"
-    assert str(facts["aio-pika"].metadata["Requires-Python"]).startswith(">=3.11")
-    assert facts["pika"].version.startswith("1.4.")
-    assert facts["aio-pika"].version.startswith("10.2.")
+    python = {name: fact.metadata["Requires-Python"].split(",")[0] for name, fact in facts.items()}
+    assert {name: f"{it[2:]} or later" for name, it in python.items()} == table()["Python"]
 
     def needs(name: str) -> set[str]:
         return {
@@ -148,13 +158,14 @@ def test_packages() -> None:
             if "extra ==" not in line
         }
 
-    assert needs("pika") == set()
-    assert needs("aio-pika") | needs("aiormq") == {"aiormq", "pamqp", "yarl"}
+    assert (needs("pika"), table()["Needs"]["pika"]) == (set(), "nothing")
+    assert needs("aio-pika") | needs("aiormq") == {*table()["Needs"]["aio-pika"].split(", ")}
 
     def typed(name: str) -> bool:
         return any(file.name == "py.typed" for file in distribution(name).files or ())
 
-    assert (typed("pika"), typed("aio-pika")) == (False, True)
+    shipped = {name: "Shipped" if typed(name) else "Not shipped" for name in CLIENTS}
+    assert shipped == table()["Type hints"]
 
 
 def test_pika_and_a_message_that_no_queue_takes(url: str) -> None:
@@ -165,8 +176,10 @@ def test_pika_and_a_message_that_no_queue_takes(url: str) -> None:
         confirming = connection.channel()
         confirming.confirm_delivery()
         confirming.basic_publish("", "nowhere", b"")
-        with pytest.raises(UnroutableError):
+        with pytest.raises(UnroutableError) as error:
             confirming.basic_publish("", "nowhere", b"", mandatory=True)
+    told = table()["A message that no queue takes"]["pika"]
+    assert told.startswith(f"Silence; ``{type(error.value).__name__}`` with confirms and")
 
 
 def test_pika_has_no_confirms_unless_asked(url: str) -> None:
@@ -191,7 +204,10 @@ async def publish_with_aio_pika(url: str) -> None:
         assert isinstance(found, DeliveredMessage)
         assert isinstance(found.delivery, Basic.Return)
         strict = await connection.channel(on_return_raises=True)
-        with pytest.raises(aio_pika.exceptions.PublishError):
+        told = table()["A message that no queue takes"]["aio-pika"]
+        error = re.search(r"``(\w+)`` with ``on_return_raises=True``", told)
+        assert error
+        with pytest.raises(getattr(aio_pika.exceptions, error[1])):
             await strict.default_exchange.publish(aio_pika.Message(b""), "nowhere")
 
 
@@ -213,25 +229,32 @@ def test_priority_as_sent(url: str, channel: BlockingChannel) -> None:
     publish(channel, b"")
     asyncio.run(main())
     sent = [channel.basic_get("task_queue", auto_ack=True)[1] for _ in range(2)]
-    assert [properties and properties.priority for properties in sent] in ([None, 0], [0, None])
+    found = {properties and properties.priority for properties in sent}
+    assert found == {None, int(table()["Priority of a message"]["aio-pika"][0])}
 
 
-@pytest.mark.parametrize(("method", "kept"), [("basic_nack", 1), ("basic_reject", 1)])
-def test_pika_gives_back(channel: BlockingChannel, method: str, kept: int) -> None:
+KEPT = {"Requeues": 1, "Drops": 0}
+
+
+@pytest.mark.parametrize("method", ["nack", "reject"])
+def test_pika_gives_back(channel: BlockingChannel, method: str) -> None:
     channel.queue_declare("task_queue", durable=True, arguments=QUORUM)
     publish(channel, b"")
     found, *_ = channel.basic_get("task_queue")
     assert found
-    getattr(channel, method)(found.delivery_tag)
-    poll(lambda: ready(channel, "task_queue"), kept)
+    getattr(channel, f"basic_{method}")(found.delivery_tag)
+    poll(lambda: ready(channel, "task_queue"), KEPT[table()[f"``{method}()``"]["pika"]])
 
 
-@pytest.mark.parametrize(
-    ("method", "kept"), [("nack", 1), ("reject", 0), ("process", 0), ("process requeue", 1)]
-)
-def test_aio_pika_gives_back_or_drops(
-    url: str, channel: BlockingChannel, method: str, kept: int
-) -> None:
+@pytest.mark.parametrize("method", ["nack", "reject", "process", "process requeue"])
+def test_aio_pika_gives_back_or_drops(url: str, channel: BlockingChannel, method: str) -> None:
+    if method.startswith("process"):
+        kept = int("requeue" in method)
+        words = ("()``: rejected, dropped;", "``requeue=True`` returns it")[kept]
+        assert words in table()["The handler raises"]["aio-pika"]
+    else:
+        kept = KEPT[table()[f"``{method}()``"]["aio-pika"]]
+
     async def main() -> None:
         async with await aio_pika.connect(url) as connection:
             aio_channel = await connection.channel()
@@ -333,5 +356,7 @@ def test_the_page_says_what_the_record_shows() -> None:
     pika_cpu, aio_cpu = medians("CPU, µs a message")
     assert pika_cpu < aio_cpu
     text = page(CHAPTER).read_text()
-    assert f"{figures.CONSUMED:,}" in text
-    assert f"prefetch {figures.PREFETCH}" in text
+    assert f"*Consumed*: {figures.CONSUMED:,} messages of 100 bytes" in text
+    assert f"*Confirmed*: {figures.PUBLISHED:,} messages" in text
+    assert f"prefetch {figures.PREFETCH}, " in text
+    assert figure(CHAPTER, r"(\w+) rounds, the clients in turn") == figures.ROUNDS
