@@ -291,6 +291,11 @@ def assert_one_line(script: Script, *words: str, status: int = 1) -> None:
     assert "guest:" not in script.stderr[0], script
 
 
+def too_long(most: int, characters: int) -> dict[str, bool]:
+    """Keys of more bytes than may be; and which have no more than so many characters."""
+    return {"x" * (most - 1) + "ü": True, "ü" * characters: True, "ü" * (characters + 1): False}
+
+
 def altered(chapter: str, client: str, name: str, old: str, new: str, folder: Path) -> Path:
     """A copy of a script with a change that the page speaks of."""
     source = (EXAMPLES / chapter / client / name).read_text()

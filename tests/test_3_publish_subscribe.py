@@ -257,7 +257,6 @@ def test_a_named_queue_keeps_what_nobody_reads(run: Start, channel: BlockingChan
 
 def test_the_types_that_an_exchange_may_have(channel: BlockingChannel) -> None:
     types = re.findall(r"``(\w+)``", said(CHAPTER, r"by which it decides: ([^.]+)\."))
-    assert len(types) == 4
     for each in types:
         channel.exchange_declare(each, each)
 
@@ -287,10 +286,9 @@ def some_bindings_survive(_: Starter, broker: Broker, url: str) -> Generator[Non
             channel.basic_publish(exchange, "", b"after")
         got = {exchange: ready(channel, queue) for exchange, queue in kept.items()}
     forgets, keeps = r"Up to RabbitMQ (\S+) a restart", r"RabbitMQ (\S+) has kept both"
-    if version(broker.version)[:2] <= version(said(CHAPTER, forgets)):
-        assert got == {"logs": 0, "durable_logs": 1}
-    elif version(broker.version) >= version(said(CHAPTER, keeps)):
-        assert got == {"logs": 1, "durable_logs": 1}
+    kept = version(broker.version) >= version(said(CHAPTER, keeps))
+    if kept or version(broker.version)[:2] <= version(said(CHAPTER, forgets)):
+        assert got == {"logs": int(kept), "durable_logs": 1}
 
 
 # --- Into a file ------------------------------------------------------------
@@ -307,7 +305,8 @@ def test_output_to_a_file_comes_late(
 ) -> None:
     """What the page says of `-u`: nothing for now, and lost at the end."""
     collects = figure(CHAPTER, r"it collects some ([\d,]+) bytes")
-    assert collects == round(io.TextIOWrapper(io.BytesIO())._CHUNK_SIZE, -3)
+    chunk = io.TextIOWrapper(io.BytesIO())._CHUNK_SIZE  # type: ignore[attr-defined]
+    assert collects == round(chunk, -3)
     redirected = run(client, "receive_logs.py", PYTHONUNBUFFERED="")
     vhost = url.rpartition("/")[2]
     poll(lambda: broker.ctl("list_consumers", "--quiet", "-p", vhost).count("amq.gen"), 1)

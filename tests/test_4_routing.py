@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 from broker import Broker
-from conftest import Starter, poll
+from conftest import Starter, poll, too_long
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import UnroutableError
 from shells.chapters import figure, said
@@ -192,23 +192,15 @@ def test_a_severity_is_any_text_that_is_not_too_long(run: Start, client: str) ->
     assert sorted(received(listening)) == sorted(f"{text!r}:{text!r}" for text in texts)
 
 
-@pytest.mark.parametrize("how", ["bytes", "last characters", "too many"])
-def test_a_severity_that_is_too_long(
-    run: Start, client: str, channel: BlockingChannel, how: str
-) -> None:
+def test_a_severity_that_is_too_long(run: Start, client: str, channel: BlockingChannel) -> None:
     """One line, but for what is too long only in bytes, in aio-pika 10.2: a traceback."""
     characters = figure(CHAPTER, r"if it has no more than (\d+) characters")
-    key = {
-        "bytes": "x" * (longest() - 1) + "ü",
-        "last characters": "ü" * characters,
-        "too many": "ü" * (characters + 1),
-    }[how]
     queue = official_queue(channel, "#")
-    for script in (run(client, SENDER, key, "text"), run(client, RECEIVER, "error", key)):
-        assert (script.wait(), script.stdout) == (1, []), script
-        assert f"{longest()} bytes" in script.stderr[-1], script
-        traceback = client == "aio-pika" and how != "too many"
-        assert (len(script.stderr) > 1) == traceback, script
+    for key, few in too_long(longest(), characters).items():
+        for script in (run(client, SENDER, key, "text"), run(client, RECEIVER, "error", key)):
+            assert (script.wait(), script.stdout) == (1, []), script
+            assert f"{longest()} bytes" in script.stderr[-1], script
+            assert (len(script.stderr) > 1) == (client == "aio-pika" and few), script
     assert channel.queue_declare(queue, passive=True).method.message_count == 0
 
 

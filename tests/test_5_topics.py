@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 from broker import Broker
-from conftest import Starter, poll
+from conftest import Starter, poll, too_long
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import UnroutableError
 from shells.chapters import figure, page, said
@@ -225,23 +225,18 @@ def test_keys_of_any_characters(run: Start, client: str) -> None:
     assert sorted(received(listening)) == sorted(expected)
 
 
-@pytest.mark.parametrize("how", ["bytes", "last characters", "too many"])
-def test_a_key_that_is_too_long(run: Start, client: str, how: str) -> None:
+def test_a_key_that_is_too_long(run: Start, client: str) -> None:
     """What the page says: one line, or, of the TypeError, a traceback."""
     characters = figure(CHAPTER, r"not more than (\d+) characters")
-    key = {
-        "bytes": "x" * (most() - 1) + "ü",
-        "last characters": "ü" * characters,
-        "too many": "ü" * (characters + 1),
-    }[how]
-    aio_pika = r"a ``(\w+)`` or," if how == "too many" else r"characters, a ``(\w+)``"
-    raised = said(CHAPTER, r"pika raises ``(\w+)``" if client == "pika" else aio_pika)
-    for script in (run(client, SENDER, key, "text"), run(client, RECEIVER, "kern.*", key)):
-        assert (script.wait(), script.stdout) == (1, []), script
-        assert raised in script.stderr[-1], script
-        assert f"{most()} bytes" in script.stderr[-1], script
+    for key, few in too_long(most(), characters).items():
+        aio_pika = r"characters, a ``(\w+)``" if few else r"a ``(\w+)`` or,"
+        raised = said(CHAPTER, r"pika raises ``(\w+)``" if client == "pika" else aio_pika)
         traceback = raised == said(CHAPTER, r"in one line; the ``(\w+)`` is a traceback")
-        assert (len(script.stderr) > 1) == traceback, script
+        for script in (run(client, SENDER, key, "text"), run(client, RECEIVER, "kern.*", key)):
+            assert (script.wait(), script.stdout) == (1, []), script
+            assert raised in script.stderr[-1], script
+            assert f"{most()} bytes" in script.stderr[-1], script
+            assert (len(script.stderr) > 1) == traceback, script
 
 
 # --- Mistakes that the reader can fix ---------------------------------------

@@ -34,6 +34,17 @@ TESTS = ROOT / "tests"
 BESIDE_THE_CHAPTERS = {"what-happens", "errors", "glossary"}
 
 
+SOURCES = {".py", ".txt", ".yaml"}
+NAME = re.compile(r"\w+=[\w.]+|[A-Z]\w*[a-z]\w*[A-Z]\w+|\w+_\w+|\bx-[a-z-]+|[A-Z]{3,}")
+# Of other libraries and chapters, in tables that a test reads, in an example of a name.
+OTHERS = {
+    *("ExceptionGroup", "PYTHONUNBUFFERED=1", "task_queue", "to_thread", "perf_counter", "RPC"),
+    *("tx_select", "tx_commit", "connect_robust", "INTERNAL_ERROR", "F6vdosn44fgIbw980"),
+    *("ChannelClosedByBroker", "ChannelNotFoundEntity"),
+    *("x-max-length-bytes", "x-dead-letter-strategy"),
+}
+
+
 def test_there_are_chapters() -> None:
     assert chapters()
 
@@ -68,6 +79,21 @@ class TestChapter:
             path = script.relative_to(ROOT)
             assert f".. literalinclude:: ../{path}" in text, path
             assert script.name in tests or any(script.name in line for line in typed), path
+
+    def test_names_what_there_is(self, chapter: str) -> None:
+        """Codes, classes, options and settings in its prose are those of scripts or tests."""
+        text = page(chapter).read_text()
+        files = [each for each in (EXAMPLES / chapter).glob("**/*") if each.suffix in SOURCES]
+        files += [*TESTS.glob(f"test_{chapter.replace('-', '_')}*.py"), TESTS / "test_scripts.py"]
+        known = "".join(path.read_text() for path in files)
+        for pattern in re.findall(r'r"([^"\n]*\(\\[wS]\+\)[^"\n]*)"', known):
+            known += str(re.findall(pattern.replace(" ", r"\s+"), text))  # what a test reads
+        block = re.compile(r"^( *)\.\. code-block::.*\n(?:\1 +.*\n|\n)+", re.MULTILINE)
+        known += "".join(each[0] for each in block.finditer(text))
+        prose = " ".join(re.findall(r"``([^`]+)``", block.sub("", text)))
+        bare, known = prose.replace('"', ""), known.replace('"', "")
+        there = {x for each in (NAME, r"\w+", r"x-[a-z-]+") for x in re.findall(each, known)}
+        assert {*NAME.findall(bare)} <= there | OTHERS
 
     def test_is_true_in_its_docstrings(self, chapter: str) -> None:
         """A script's own instructions name itself, or a script beside it."""

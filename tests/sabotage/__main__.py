@@ -46,7 +46,7 @@ def copy_repository(folder: Path) -> None:
 
 
 def notice(act: Act, folder: Path) -> list[str]:
-    """Commit one act of sabotage in `folder`; return the tests that fail."""
+    """Commit one act of sabotage in `folder`; return the tests, or files of them, that fail."""
     script = folder / act.path
     intact = script.read_text()
     script.write_text(act.broken(intact))
@@ -68,7 +68,9 @@ def notice(act: Act, folder: Path) -> list[str]:
         script.write_text(intact)
     if done.returncode not in (0, 1):
         raise SystemExit(f"pytest could not run:\n{done.stdout}{done.stderr}")
-    return sorted(set(re.findall(r"^FAILED \S+::(\w+)", done.stdout, re.MULTILINE)))
+    return sorted(
+        set(re.findall(r"^(?:FAILED \S+::|ERROR tests/)(\w+)", done.stdout, re.MULTILINE))
+    )
 
 
 def main() -> None:
