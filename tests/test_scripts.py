@@ -212,7 +212,7 @@ def test_a_server_that_accepts_and_says_nothing(chapter: str, client: str) -> No
             for script in chosen
         ]
         for script in started:
-            script.wait(60)
+            script.wait()
             assert_says(script)
 
 
