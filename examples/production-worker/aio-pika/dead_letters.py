@@ -1,0 +1,76 @@
+"""See what was set aside; put it back when its cause is mended.
+
+python dead_letters.py                  a table of all
+python dead_letters.py show 17          the history of one
+python dead_letters.py put-back 17      one of them, or with "all" each
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aio_pika
+
+AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
+QUEUE = os.environ.get("QUEUE", "payments")  # its dead are in payments.dead
+
+
+async def each(channel: Any) -> AsyncIterator[tuple[Any, str]]:
+    """The dead that are there now; whoever takes one, gives it back."""
+    dead = await channel.get_queue(f"{QUEUE}.dead")
+    count = dead.declaration_result.message_count
+    for _ in range(count + 1):  # "none" says: the others are done
+        if message := await dead.get(fail=False):
+            yield message, message.body.decode(errors="backslashreplace")
+
+
+def history(headers: dict[str, Any]) -> list[str]:
+    """Why each attempt failed: in the worker's words, then in the broker's."""
+    deaths = [x for x in headers.get("x-death", []) if x["queue"] == QUEUE]
+    return headers.get("failures", []) + [x["reason"] for x in deaths]
+
+
+async def main(command: str, wanted: str) -> None:
+    async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
+        channel = await connection.channel()
+        await channel.get_queue(QUEUE)  # it is there to go back to
+        found, kept = 0, []
+        if command == "list":
+            print(f"{'KEY':<12}{'PAYMENT':<20}{'NOTED':<8}LAST")
+        async for message, text in each(channel):
+            key = message.message_id
+            failures = history(message.headers)
+            chosen = wanted in (key, "all")
+            found += chosen
+            if chosen and command == "put-back":
+                # The broker moves it, in one step: whole, or not at all.
+                await message.nack(requeue=False)
+                print(f" [x] Put back {key!r}: {text!r}")
+                continue
+            kept.append(message)
+            if chosen and command == "show":
+                print(f" [x] {key!r}: {text!r}", *failures, sep="\n     ")
+            elif command == "list":
+                last = failures[-1] if failures else ""
+                print(f"{key!r:<12}{text!r:<20}{len(failures):<8}{last:.50}")
+        for message in kept:
+            await message.nack()
+    if not found and command != "list":
+        sys.exit(f"There is no {wanted!r} among the dead")
+
+
+if __name__ == "__main__":
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
+    words = sys.argv[1:] or ["list", ""]
+    if len(words) != 2 or words[0] not in ("list", "show", "put-back"):
+        sys.exit("Usage: python dead_letters.py [show KEY | put-back KEY]")
+    try:
+        asyncio.run(main(*words))
+    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
+        raise SystemExit(f"Failed: {error!r}. No queue? declare_queues.py")
