@@ -25,7 +25,7 @@ from queue import SimpleQueue
 
 import broker as brokers
 from broker import BrokerError
-from chapters import APPS, ROOT, chapters, companions
+from chapters import APPS, ROOT, chapters, companions, pages
 from conftest import HANDLE
 from cuts import Cut
 
@@ -38,8 +38,8 @@ AT_A_TIME = 4
 
 def all_cuts() -> list[Cut]:
     """The acts of sabotage of all chapters that have some."""
-    every = (*chapters(), *companions(), *PAGES)
-    modules = (f"cuts_{chapter.replace('-', '_')}" for chapter in every)
+    own = {path.stem for each in (*chapters(), *companions()) for path in pages(each)}
+    modules = (f"cuts_{page.replace('-', '_')}" for page in (*sorted(own), *PAGES))
     here = Path(__file__).parent
     return [
         found
@@ -77,8 +77,10 @@ def notice(sabotage: Cut, folder: Path) -> list[str]:
         if not count:
             raise SystemExit(f"{sabotage.script} has no {pattern!r} for {sabotage.name!r}")
     script.write_text(broken)
-    own = (ROOT / "tests").glob(f"test_{sabotage.chapter.replace('-', '_')}*.py")
-    names = [*(path.stem for path in own), *COMMON]
+    stems = {sabotage.chapter, *(path.stem for path in pages(sabotage.chapter))}
+    patterns = [f"test_{stem.replace('-', '_')}*.py" for stem in sorted(stems)]
+    own = [path.stem for pattern in patterns for path in (ROOT / "tests").glob(pattern)]
+    names = [*own, *COMMON]
     try:
         done = subprocess.run(
             [

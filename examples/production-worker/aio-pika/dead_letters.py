@@ -30,8 +30,10 @@ async def each(channel: Any) -> AsyncIterator[tuple[Any, str]]:
 
 def history(headers: dict[str, Any]) -> list[str]:
     """Why each attempt failed: in the worker's words, then in the broker's."""
+    noted = headers.get("failures")
+    noted = [str(each) for each in noted] if isinstance(noted, list) else []
     deaths = [x for x in headers.get("x-death", []) if x["queue"] == QUEUE]
-    return headers.get("failures", []) + [x["reason"] for x in deaths]
+    return [*noted, *(x["reason"] for x in deaths)] or ["unknown"]
 
 
 async def main(command: str, wanted: str) -> None:
@@ -40,7 +42,7 @@ async def main(command: str, wanted: str) -> None:
         await channel.get_queue(QUEUE)  # it is there to go back to
         found, kept = 0, []
         if command == "list":
-            print(f"{'KEY':<12}{'PAYMENT':<20}{'NOTED':<8}LAST")
+            print("KEY         PAYMENT             NOTED   LAST")
         async for message, text in each(channel):
             key = message.message_id
             failures = history(message.headers)
@@ -55,8 +57,8 @@ async def main(command: str, wanted: str) -> None:
             if chosen and command == "show":
                 print(f" [x] {key!r}: {text!r}", *failures, sep="\n     ")
             elif command == "list":
-                last = failures[-1] if failures else ""
-                print(f"{key!r:<12}{text!r:<20}{len(failures):<8}{last:.50}")
+                row = f"{key!r:<12}{text!r:<20.40}{len(failures):<8}"
+                print(f"{row}{failures[-1]:.50}")
         for message in kept:
             await message.nack()
     if not found and command != "list":
@@ -73,4 +75,4 @@ if __name__ == "__main__":
     try:
         asyncio.run(main(*words))
     except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
-        raise SystemExit(f"Failed: {error!r}. No queue? declare_queues.py")
+        sys.exit(f"Failed: {error!r}. Try make doctor, declare_queues.py")

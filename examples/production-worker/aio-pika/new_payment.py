@@ -35,4 +35,4 @@ if __name__ == "__main__":
     try:
         asyncio.run(main(sys.argv[1], " ".join(sys.argv[2:])))
     except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
-        raise SystemExit(f"Failed: {error!r}. No queue? declare_queues.py")
+        sys.exit(f"Failed: {error!r}. Try make doctor, declare_queues.py")

@@ -66,4 +66,4 @@ if __name__ == "__main__":
     except sqlite3.Error as error:
         sys.exit(f"Failed: {error!r}. DATABASE is {DATABASE!r}: is it right?")
     except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
-        raise SystemExit(f"Failed: {error!r}. No queue? declare_queues.py")
+        sys.exit(f"Failed: {error!r}. Try make doctor, declare_queues.py")

@@ -29,8 +29,10 @@ def each(channel: Any) -> Iterator[tuple[Any, Any, str]]:
 
 def history(headers: dict[str, Any]) -> list[str]:
     """Why each attempt failed: in the worker's words, then in the broker's."""
+    noted = headers.get("failures")
+    noted = [str(each) for each in noted] if isinstance(noted, list) else []
     deaths = [x for x in headers.get("x-death", []) if x["queue"] == QUEUE]
-    return headers.get("failures", []) + [x["reason"] for x in deaths]
+    return [*noted, *(x["reason"] for x in deaths)] or ["unknown"]
 
 
 def main(command: str, wanted: str) -> None:
@@ -42,7 +44,7 @@ def main(command: str, wanted: str) -> None:
     channel.queue_declare(QUEUE, passive=True)  # it is there to go back to
     found, kept = 0, []
     if command == "list":
-        print(f"{'KEY':<12}{'PAYMENT':<20}{'NOTED':<8}LAST")
+        print("KEY         PAYMENT             NOTED   LAST")
     for method, properties, text in each(channel):
         key = properties.message_id
         failures = history(properties.headers or {})
@@ -57,8 +59,8 @@ def main(command: str, wanted: str) -> None:
         if chosen and command == "show":
             print(f" [x] {key!r}: {text!r}", *failures, sep="\n     ")
         elif command == "list":
-            last = failures[-1] if failures else ""
-            print(f"{key!r:<12}{text!r:<20}{len(failures):<8}{last:.50}")
+            row = f"{key!r:<12}{text!r:<20.40}{len(failures):<8}"
+            print(f"{row}{failures[-1]:.50}")
     for tag in kept:
         channel.basic_nack(tag)
     connection.close()
@@ -75,4 +77,4 @@ if __name__ == "__main__":
     try:
         main(*words)
     except AMQPError as error:
-        sys.exit(f"Failed: {error!r}. No queue? declare_queues.py")
+        sys.exit(f"Failed: {error!r}. Try make doctor, declare_queues.py")

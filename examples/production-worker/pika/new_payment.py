@@ -36,4 +36,4 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1], " ".join(sys.argv[2:]))
     except AMQPError as error:
-        sys.exit(f"Failed: {error!r}. No queue? declare_queues.py")
+        sys.exit(f"Failed: {error!r}. Try make doctor, declare_queues.py")

@@ -67,4 +67,4 @@ if __name__ == "__main__":
     except sqlite3.Error as error:
         sys.exit(f"Failed: {error!r}. DATABASE is {DATABASE!r}: is it right?")
     except AMQPError as error:
-        sys.exit(f"Failed: {error!r}. No queue? declare_queues.py")
+        sys.exit(f"Failed: {error!r}. Try make doctor, declare_queues.py")
