@@ -36,6 +36,11 @@ DIED = "RuntimeError('its worker died, or the time was up')"
 # Replaced by this, the work of a retry worker no longer minds whose payment it is.
 WORK, MENDED = "    account, _ = body.decode().split()", '    account = "alice"'
 
+# Seconds for a task and for what is published instead of it.
+LIMIT = "3"
+# A payment that says that the others are done.
+END = "end"
+
 Run = Callable[..., Script]
 
 
@@ -105,9 +110,22 @@ class Team:
         found: Counter[str] = Counter()
         for script in self.all:
             for before, line in pairwise([*script.stdout]):
-                if line == " [x] Done":
+                if line == " [x] Done" and END not in before:
                     found[before.partition("Received ")[2]] += 1
         return found
+
+    def settle(self, channel: BlockingChannel) -> None:
+        """Until each has been given one more, which says that its last ack has arrived."""
+        before = [len(script.stdout) for script in self.now]
+
+        def served() -> bool:
+            pay(channel, END, f"alice {END}")
+            return all(
+                END in "".join(script.stdout[count:])
+                for script, count in zip(self.now, before, strict=True)
+            )
+
+        poll(served, True)
 
     def close(self) -> None:
         for script in self.now:
@@ -261,7 +279,7 @@ def test_no_ack_before_the_copy_is_confirmed(
 def test_what_ends_its_worker_ends_four_and_is_set_aside(
     run: Run, client: str, queues: BlockingChannel, poison: str
 ) -> None:
-    worker = partial(run, client, TTL, TIME_LIMIT="1")
+    worker = partial(run, client, TTL, TIME_LIMIT=LIMIT)
     pay(queues, "17", poison)
     team = Team(worker, worker)
     pay(queues, "18", "alice 5")
@@ -275,10 +293,10 @@ def test_what_ends_its_worker_ends_four_and_is_set_aside(
 
 def test_who_runs_out_of_time_says_where(run: Run, client: str, queues: BlockingChannel) -> None:
     """Whatever it does: a wait, or what leaves the interpreter no time."""
-    worker = run(client, TTL, TIME_LIMIT="1").wait_for(WAITING)
+    worker = run(client, TTL, TIME_LIMIT=LIMIT).wait_for(WAITING)
     pay(queues, "17", "sleeper 1")
     assert worker.wait() == 1
-    assert worker.stderr[0] == "Timeout (0:00:01)!"
+    assert worker.stderr[0] == f"Timeout (0:00:0{LIMIT})!"
     assert any(TTL in line for line in worker.stderr)
     poll(lambda: ready(queues, "payments"), 1)
 
@@ -288,7 +306,7 @@ def test_what_blocks_everything_ends_too(copy: Run, client: str, queues: Blockin
     wait = {"pika": "time.sleep", "aio-pika": "await asyncio.sleep"}[client]
     blocked = '__import__("re").match("(a*)*b", "a" * 90)  # '
     change = {f"    {wait}(ACCOUNTS[account])": f"    {blocked}"}
-    worker = copy(client, TTL, change, TIME_LIMIT="1").wait_for(WAITING)
+    worker = copy(client, TTL, change, TIME_LIMIT=LIMIT).wait_for(WAITING)
     pay(queues, "17", "alice 1")
     assert worker.wait() == 1
     assert any("in handle" in line for line in worker.stderr), worker
@@ -296,8 +314,8 @@ def test_what_blocks_everything_ends_too(copy: Run, client: str, queues: Blockin
 
 def test_a_task_in_time_is_left_alone(copy: Run, client: str, queues: BlockingChannel) -> None:
     """The limit is for one task, not for the worker's life."""
-    change = {'{"alice": 0,': '{"alice": 0.8,'}
-    worker = copy(client, TTL, change, TIME_LIMIT="2").wait_for(WAITING)
+    change = {'{"alice": 0,': '{"alice": 1.2,'}
+    worker = copy(client, TTL, change, TIME_LIMIT=LIMIT).wait_for(WAITING)
     for number in range(4):
         pay(queues, str(number), f"alice {number}")
     worker.wait_for("Done", 4)
@@ -331,12 +349,13 @@ def mass(
     for number in range(count):
         wrong = number % every == 0
         pay(channel, str(number), poison(number // every) if wrong else f"alice {number}")
-    team = Team(*(partial(run, each, TTL, TIME_LIMIT="1") for each in clients))
+    team = Team(*(partial(run, each, TTL, TIME_LIMIT=LIMIT) for each in clients))
     team.until(
         lambda: (len(team.done()), ready(channel, "payments.dead")), (count - bad, bad), 900
     )
-    assert set(team.done().values()) == {1}
+    team.settle(channel)
     team.close()
+    assert set(team.done().values()) == {1}
     table = run(clients[0], DEAD)
     assert table.wait() == 0
     found = [line.split(maxsplit=4) for line in table.stdout[1:]]
@@ -349,6 +368,7 @@ def mass(
     assert run(clients[1], DEAD, "put-back", "all").wait() == 0
     mended = Team(*(partial(copy, each, TTL, {WORK: MENDED}) for each in clients))
     mended.until(lambda: len(mended.done()), bad, 900)
+    mended.settle(channel)
     poll(lambda: ready(channel, "payments"), 0)
     assert ready(channel, "payments.dead") == 0
     assert set(mended.done().values()) == {1}
@@ -359,7 +379,7 @@ def mass(
 def test_poison_blocks_nobody_and_all_is_done_in_the_end(
     run: Run, copy: Run, client: str, other: str, queues: BlockingChannel
 ) -> None:
-    """Its thousand is in the page; a hundred here."""
+    """A hundred, five of them poison; a thousand with fifty takes minutes."""
     mass(run, copy, (client, other), queues, 100, 5)
 
 
@@ -404,7 +424,7 @@ def test_what_ends_its_worker_waits_too(
     if is_old(broker):
         return
     pay(queues, "17", poison, queue="payments.delayed")
-    team = Team(partial(run, client, DELAYED, TIME_LIMIT="1"))
+    team = Team(partial(run, client, DELAYED, TIME_LIMIT=LIMIT))
     pay(queues, "18", "alice 5", queue="payments.delayed")
     team.until(lambda: ready(queues, "payments.delayed.dead"), 1)
     team.until(team.done, {"'alice 5'": 1})
@@ -577,6 +597,13 @@ def test_who_is_not_there(run: Run, client: str, queues: BlockingChannel) -> Non
         assert_one_line(run(client, DEAD, *words), usage)
 
 
+def test_no_queue_to_go_back_to(run: Run, client: str, queues: BlockingChannel) -> None:
+    lay(queues, "nobody 5")
+    queues.queue_delete("payments")
+    assert_one_line(run(client, DEAD, "put-back", "all"), DECLARE)
+    poll(lambda: ready(queues, "payments.dead"), 1)
+
+
 def test_dead_letters_wait_until_they_have_a_place(
     run: Run, client: str, restartable: brokers.OwnedBroker
 ) -> None:
@@ -738,6 +765,27 @@ def test_a_database_that_cannot_be_used(
     assert_one_line(script, told, "DATABASE is ", path)
     assert script.stdout == []
     found, _ = take(queues, "payments")
+    assert not (found.headers or {}).get("x-delivery-count")
+
+
+def test_a_full_disk_shows_before_a_task_is_taken(
+    run: Run, copy: Run, client: str, queues: BlockingChannel, database: Path
+) -> None:
+    """Else each start would count as one more delivery, and bury one task after the other."""
+    pay(queues, "17", "alice 5")
+    worker = run(client, ONCE, DATABASE=str(database)).wait_for("Booked")
+    pay(queues, "18", "alice 5")
+    worker.wait_for("has 10").close()
+    pay(queues, "19", "alice 5")
+    limit = "__import__('resource').setrlimit(1, (0, 0))  # RLIMIT_FSIZE"
+    assert_one_line(
+        copy(client, ONCE, {"AMQP_URL = ": f"{limit}\nAMQP_URL = "}, DATABASE=str(database)),
+        "disk",
+        "DATABASE is ",
+    )
+    poll(lambda: ready(queues, "payments"), 1)
+    found, _ = take(queues, "payments")
+    assert found.message_id == "19"
     assert not (found.headers or {}).get("x-delivery-count")
 
 
