@@ -19,7 +19,7 @@ import broker as brokers
 import pika
 import pytest
 from broker import Broker
-from chapters import EXAMPLES, declared_in
+from chapters import DOCS, EXAMPLES, declared_in
 from conftest import Starter, altered, assert_one_line, connected, poll, ready, subscribed
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import NackError
@@ -27,6 +27,7 @@ from running import INTERRUPTED, Script
 from test_scripts import MALFORMED, imported
 
 CHAPTER = "production-worker"
+PAGE = (DOCS / "production-retry.rst").read_text(encoding="utf-8")
 TTL, DELAYED, DEAD = "worker_retry_ttl.py", "worker_retry_delayed.py", "dead_letters.py"
 ONCE, OUTBOX, NEW, DECLARE = "worker_once.py", "outbox.py", "new_payment.py", "declare_queues.py"
 NAMES = (DECLARE, NEW, TTL, DELAYED, DEAD, ONCE, OUTBOX)
@@ -409,6 +410,7 @@ def test_the_broker_waits_longer_each_time(
     pay(queues, "17", "nobody 5", queue="payments.delayed")
     wait_dead(queues, 1, "payments.delayed.dead")
     worker.wait_for("Failed: KeyError('nobody')", 4)
+    assert "\n".join(f"   {line}" for line in worker.stdout) in PAGE
     assert len(worker.stdout) == 9
     waited = [worker.times[1 + 2 * n] - worker.times[2 * n] for n in (1, 2, 3)]
     assert all(time > 0.9 * delay for time, delay in zip(waited, (1, 2, 3), strict=True)), waited
