@@ -38,7 +38,8 @@ DIED = "RuntimeError('its worker died, or the time was up')"
 WORK, MENDED = "    account, _ = body.decode().split()", '    account = "alice"'
 
 # Seconds for a task and for what is published instead of it.
-LIMIT = "3"
+LIMIT = 3
+SHORT = {"TIME_LIMIT = 30": f"TIME_LIMIT = {LIMIT}"}
 # A payment that says that the others are done.
 END = "end"
 
@@ -278,9 +279,9 @@ def test_no_ack_before_the_copy_is_confirmed(
 
 @pytest.mark.parametrize("poison", ["killer 1", "sleeper 1"])
 def test_what_ends_its_worker_ends_four_and_is_set_aside(
-    run: Run, client: str, queues: BlockingChannel, poison: str
+    copy: Run, client: str, queues: BlockingChannel, poison: str
 ) -> None:
-    worker = partial(run, client, TTL, TIME_LIMIT=LIMIT)
+    worker = partial(copy, client, TTL, SHORT)
     pay(queues, "17", poison)
     team = Team(worker, worker)
     pay(queues, "18", "alice 5")
@@ -292,9 +293,9 @@ def test_what_ends_its_worker_ends_four_and_is_set_aside(
     assert found.headers["failures"] == [DIED] * 4
 
 
-def test_who_runs_out_of_time_says_where(run: Run, client: str, queues: BlockingChannel) -> None:
+def test_who_runs_out_of_time_says_where(copy: Run, client: str, queues: BlockingChannel) -> None:
     """Whatever it does: a wait, or what leaves the interpreter no time."""
-    worker = run(client, TTL, TIME_LIMIT=LIMIT).wait_for(WAITING)
+    worker = copy(client, TTL, SHORT).wait_for(WAITING)
     pay(queues, "17", "sleeper 1")
     assert worker.wait() == 1
     assert worker.stderr[0] == f"Timeout (0:00:0{LIMIT})!"
@@ -307,7 +308,7 @@ def test_what_blocks_everything_ends_too(copy: Run, client: str, queues: Blockin
     wait = {"pika": "time.sleep", "aio-pika": "await asyncio.sleep"}[client]
     blocked = '__import__("re").match("(a*)*b", "a" * 90)  # '
     change = {f"    {wait}(ACCOUNTS[account])": f"    {blocked}"}
-    worker = copy(client, TTL, change, TIME_LIMIT=LIMIT).wait_for(WAITING)
+    worker = copy(client, TTL, {**change, **SHORT}).wait_for(WAITING)
     pay(queues, "17", "alice 1")
     assert worker.wait() == 1
     assert any("in handle" in line for line in worker.stderr), worker
@@ -316,7 +317,7 @@ def test_what_blocks_everything_ends_too(copy: Run, client: str, queues: Blockin
 def test_a_task_in_time_is_left_alone(copy: Run, client: str, queues: BlockingChannel) -> None:
     """The limit is for one task, not for the worker's life."""
     change = {'{"alice": 0,': '{"alice": 1.2,'}
-    worker = copy(client, TTL, change, TIME_LIMIT=LIMIT).wait_for(WAITING)
+    worker = copy(client, TTL, {**change, **SHORT}).wait_for(WAITING)
     for number in range(4):
         pay(queues, str(number), f"alice {number}")
     worker.wait_for("Done", 4)
@@ -350,7 +351,7 @@ def mass(
     for number in range(count):
         wrong = number % every == 0
         pay(channel, str(number), poison(number // every) if wrong else f"alice {number}")
-    team = Team(*(partial(run, each, TTL, TIME_LIMIT=LIMIT) for each in clients))
+    team = Team(*(partial(copy, each, TTL, SHORT) for each in clients))
     team.until(
         lambda: (len(team.done()), ready(channel, "payments.dead")), (count - bad, bad), 900
     )
@@ -421,12 +422,12 @@ def test_the_broker_waits_longer_each_time(
 
 @pytest.mark.parametrize("poison", ["killer 1", "sleeper 1"])
 def test_what_ends_its_worker_waits_too(
-    run: Run, client: str, broker: Broker, queues: BlockingChannel, poison: str
+    run: Run, copy: Run, client: str, broker: Broker, queues: BlockingChannel, poison: str
 ) -> None:
     if is_old(broker):
         return
     pay(queues, "17", poison, queue="payments.delayed")
-    team = Team(partial(run, client, DELAYED, TIME_LIMIT=LIMIT))
+    team = Team(partial(copy, client, DELAYED, SHORT))
     pay(queues, "18", "alice 5", queue="payments.delayed")
     team.until(lambda: ready(queues, "payments.delayed.dead"), 1)
     team.until(team.done, {"'alice 5'": 1})
@@ -545,6 +546,20 @@ def test_put_back_does_not_expire(run: Run, client: str, queues: BlockingChannel
     assert run(client, DEAD, "put-back", "17").wait() == 0
     found, _ = take(queues, "payments")
     assert found.expiration is None
+
+
+def test_who_was_looked_at_and_cut_off_is_put_back_all_the_same(
+    run: Run, copy: Run, client: str, url: str, queues: BlockingChannel
+) -> None:
+    """RabbitMQ 4.3 has such a message's count of failed deliveries follow it."""
+    lay(queues, "nobody 5", "nobody 6")
+    for _ in range(7):
+        with connected(url) as other:
+            poll(partial(other.basic_get, "payments.dead"), Anything())
+    assert run(client, DEAD, "put-back", "all").wait() == 0
+    team = Team(partial(copy, client, TTL, {WORK: MENDED}))
+    team.until(team.done, {"'nobody 5'": 1, "'nobody 6'": 1})
+    assert not team.ended()
 
 
 def test_each_is_put_back_once_however_often_that_is_killed(

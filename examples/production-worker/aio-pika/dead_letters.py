@@ -16,7 +16,7 @@ from typing import Any
 import aio_pika
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
-QUEUE = os.environ.get("QUEUE", "payments")  # its dead are in payments.dead
+QUEUE = os.environ.get("QUEUE") or "payments"  # its dead are in payments.dead
 
 
 async def each(channel: Any) -> AsyncIterator[tuple[Any, str]]:

@@ -12,7 +12,7 @@ import sys
 import aio_pika
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
-QUEUE = os.environ.get("QUEUE", "payments")
+QUEUE = os.environ.get("QUEUE") or "payments"
 
 
 async def main(key: str, task: str) -> None:

@@ -15,7 +15,7 @@ import uuid
 import aio_pika
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
-DATABASE = os.environ.get("DATABASE", "orders.sqlite3")
+DATABASE = os.environ.get("DATABASE") or "orders.sqlite3"
 TABLES = """
     CREATE TABLE IF NOT EXISTS orders (account TEXT, amount INT);
     CREATE TABLE IF NOT EXISTS outbox (key TEXT PRIMARY KEY, body TEXT);

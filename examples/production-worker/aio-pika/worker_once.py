@@ -11,7 +11,7 @@ from contextlib import suppress
 import aio_pika
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
-DATABASE = os.environ.get("DATABASE", "accounts.sqlite3")
+DATABASE = os.environ.get("DATABASE") or "accounts.sqlite3"
 # The first line writes at every start: a full disk shows before a task does.
 TABLES = """
     PRAGMA user_version = 1;

@@ -12,7 +12,7 @@ from typing import Any
 import aio_pika
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
-TIME_LIMIT = float(os.environ.get("TIME_LIMIT", "30"))  # seconds
+TIME_LIMIT = 30  # seconds
 ACCOUNTS = {"alice": 0, "sleeper": 3600}  # seconds that a payment takes
 
 

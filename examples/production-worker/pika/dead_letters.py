@@ -15,7 +15,7 @@ import pika
 from pika.exceptions import AMQPError
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
-QUEUE = os.environ.get("QUEUE", "payments")  # its dead are in payments.dead
+QUEUE = os.environ.get("QUEUE") or "payments"  # its dead are in payments.dead
 
 
 def each(channel: Any) -> Iterator[tuple[Any, Any, str]]:

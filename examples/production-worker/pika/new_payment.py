@@ -11,7 +11,7 @@ import pika
 from pika.exceptions import AMQPError
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
-QUEUE = os.environ.get("QUEUE", "payments")
+QUEUE = os.environ.get("QUEUE") or "payments"
 
 
 def main(key: str, task: str) -> None:

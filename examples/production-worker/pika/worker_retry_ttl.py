@@ -12,7 +12,7 @@ import pika
 from pika.exceptions import AMQPError
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
-TIME_LIMIT = float(os.environ.get("TIME_LIMIT", "30"))  # seconds
+TIME_LIMIT = 30  # seconds
 NEXT = [*(f"payments.retry.{delay}" for delay in (1, 2, 4)), "payments.dead"]
 ACCOUNTS = {"alice": 0, "sleeper": 3600}  # seconds that a payment takes
 
@@ -39,10 +39,10 @@ def onward(old: Any, failure: str) -> tuple[str, Any]:
 def deal_with(channel: Any, old: Any, body: bytes) -> str:
     """Do the work, or store a copy for later; return what has been done."""
     print(f" [x] Received {body.decode(errors='backslashreplace')!r}")
+    faulthandler.dump_traceback_later(TIME_LIMIT, exit=True)
     try:
         if (old.headers or {}).get("x-delivery-count"):  # don't die of it, too
             raise RuntimeError("its worker died, or the time was up")
-        faulthandler.dump_traceback_later(TIME_LIMIT, exit=True)
         handle(body)
         return "Done"
     except Exception as error:
