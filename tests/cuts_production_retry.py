@@ -22,7 +22,7 @@ GIVE_UP = {
     "aio-pika": r"await message\.nack\(requeue=False\)",
 }
 COPIES = {
-    "pika": 'channel.basic_publish("", QUEUE, text.encode(), properties); '
+    "pika": 'channel.basic_publish("", QUEUE, text.encode(), old); '
     "channel.basic_ack(method.delivery_tag)",
     "aio-pika": "await channel.default_exchange.publish(aio_pika.Message(message.body, "
     "message_id=key), QUEUE); await message.ack()",
@@ -133,6 +133,7 @@ def dead(client: str) -> Iterator[Cut]:
         ),
     )
     yield letters("all instead of one", "one_is_put_back", (r'wanted in \(key, "all"\)', "True"))
+    yield letters("put back twice at a time", "died_again", ("left > 0 and ", ""))
     yield letters(
         "headers of others", "somebody_else", (r" if isinstance\(noted, list\) else \[\]", "")
     )

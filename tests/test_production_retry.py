@@ -293,6 +293,22 @@ def test_what_ends_its_worker_ends_four_and_is_set_aside(
     assert found.headers["failures"] == [DIED] * 4
 
 
+def test_what_was_in_the_hands_of_a_killed_worker_waits_and_is_done(
+    copy: Run, client: str, queues: BlockingChannel
+) -> None:
+    """It has done nothing, but who could tell?"""
+    slow = copy(client, TTL, {'{"alice": 0,': '{"alice": 60,'}).wait_for(WAITING)
+    pay(queues, "17", "alice 5")
+    slow.wait_for("Received").signal(signal.SIGKILL)
+    worker = copy(client, TTL, SHORT).wait_for("Done")
+    assert worker.stdout[1:] == [
+        " [x] Received 'alice 5'",
+        f" [x] Failed: {DIED}, now in payments.retry.1",
+        " [x] Received 'alice 5'",
+        " [x] Done",
+    ]
+
+
 def test_who_runs_out_of_time_says_where(copy: Run, client: str, queues: BlockingChannel) -> None:
     """Whatever it does: a wait, or what leaves the interpreter no time."""
     worker = copy(client, TTL, SHORT).wait_for(WAITING)
@@ -400,6 +416,13 @@ def test_it_says_what_it_needs(
     worker = run(client, DELAYED) if old else copy(client, DELAYED, {"[4, 3]": "[4, 99]"})
     assert_one_line(worker, f"RabbitMQ {broker.version}", TTL)
     assert worker.stdout == []
+    if old:  # where it would not wait: what is rejected comes back at once
+        pay(queues, "17", "alice 5", queue="payments.delayed")
+        for _ in range(3):
+            method, *_ = queues.basic_get("payments.delayed")
+            assert method
+            queues.basic_reject(method.delivery_tag)
+            poll(lambda: ready(queues, "payments.delayed"), 1, 0.9)
 
 
 def test_the_broker_waits_longer_each_time(
@@ -448,6 +471,11 @@ def test_delayed_poison_comes_back_when_it_is_mended(
     worker = run(client, DELAYED)
     pay(queues, "17", b"caf\xe9 5", queue="payments.delayed")
     wait_dead(queues, 1, "payments.delayed.dead")
+    # Unmended, it has one attempt, because its deliveries stay counted.
+    assert run(client, DEAD, "put-back", "all", QUEUE="payments.delayed").wait() == 0
+    worker.wait_for("Received", 5)
+    wait_dead(queues, 1, "payments.delayed.dead")
+    assert sum("Received" in line for line in worker.stdout) == 5
     worker.close()
     assert run(client, DEAD, "put-back", "all", QUEUE="payments.delayed").wait() == 0
     copy(client, DELAYED, {WORK: MENDED}).wait_for("Done")
@@ -546,6 +574,23 @@ def test_put_back_does_not_expire(run: Run, client: str, queues: BlockingChannel
     assert run(client, DEAD, "put-back", "17").wait() == 0
     found, _ = take(queues, "payments")
     assert found.expiration is None
+
+
+def test_who_has_died_again_meanwhile_is_left_there(
+    copy: Run, client: str, queues: BlockingChannel
+) -> None:
+    """A payment whose cause is still there goes round once, not for ever."""
+    lay(queues, "nobody 5")
+    again = {
+        "pika": "channel.basic_publish('', f'{QUEUE}.dead', text.encode(), old)",
+        "aio-pika": "await channel.default_exchange.publish(aio_pika.Message("
+        "message.body, message_id=key), f'{QUEUE}.dead')",
+    }[client]
+    told = 'print(f" [x] Put back'
+    back = copy(client, DEAD, {told: f"{again}; {told}"}, arguments="put-back all")
+    assert (back.wait(), len(back.stdout)) == (0, 1)
+    poll(lambda: ready(queues, "payments"), 1)
+    poll(lambda: ready(queues, "payments.dead"), 1)
 
 
 def test_who_was_looked_at_and_cut_off_is_put_back_all_the_same(

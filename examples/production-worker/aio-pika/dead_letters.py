@@ -19,13 +19,13 @@ AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 QUEUE = os.environ.get("QUEUE") or "payments"  # its dead are in payments.dead
 
 
-async def each(channel: Any) -> AsyncIterator[tuple[Any, str]]:
-    """The dead that are there now; whoever takes one, gives it back."""
+async def each(channel: Any) -> AsyncIterator[tuple[int, Any, str]]:
+    """The dead, and how many more there were; at 0 those before are settled."""
     dead = await channel.get_queue(f"{QUEUE}.dead")
     count = dead.declaration_result.message_count
-    for _ in range(count + 1):  # "none" says: the others are done
+    for left in range(count, -1, -1):
         if message := await dead.get(fail=False):
-            yield message, message.body.decode(errors="backslashreplace")
+            yield left, message, message.body.decode(errors="backslashreplace")
 
 
 def history(headers: dict[str, Any]) -> list[str]:
@@ -43,10 +43,9 @@ async def main(command: str, wanted: str) -> None:
         found, kept = 0, []
         if command == "list":
             print("KEY         PAYMENT             NOTED   LAST")
-        async for message, text in each(channel):
-            key = message.message_id
-            failures = history(message.headers)
-            chosen = wanted in (key, "all")
+        async for left, message, text in each(channel):
+            key, failures = message.message_id, history(message.headers)
+            chosen = left > 0 and wanted in (key, "all")
             found += chosen
             if chosen and command == "put-back":
                 # The broker moves it, in one step: whole, or not at all.

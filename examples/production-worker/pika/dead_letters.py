@@ -18,13 +18,14 @@ AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 QUEUE = os.environ.get("QUEUE") or "payments"  # its dead are in payments.dead
 
 
-def each(channel: Any) -> Iterator[tuple[Any, Any, str]]:
-    """The dead that are there now; whoever takes one, gives it back."""
+def each(channel: Any) -> Iterator[tuple[int, Any, Any, str]]:
+    """The dead, and how many more there were; at 0 those before are settled."""
     dead = channel.queue_declare(f"{QUEUE}.dead", passive=True).method
-    for _ in range(dead.message_count + 1):  # "none" says: the others are done
+    for left in range(dead.message_count, -1, -1):
         method, properties, body = channel.basic_get(dead.queue)
         if method:
-            yield method, properties, body.decode(errors="backslashreplace")
+            text = body.decode(errors="backslashreplace")
+            yield left, method, properties, text
 
 
 def history(headers: dict[str, Any]) -> list[str]:
@@ -45,10 +46,9 @@ def main(command: str, wanted: str) -> None:
     found, kept = 0, []
     if command == "list":
         print("KEY         PAYMENT             NOTED   LAST")
-    for method, properties, text in each(channel):
-        key = properties.message_id
-        failures = history(properties.headers or {})
-        chosen = wanted in (key, "all")
+    for left, method, old, text in each(channel):
+        key, failures = old.message_id, history(old.headers or {})
+        chosen = left > 0 and wanted in (key, "all")
         found += chosen
         if chosen and command == "put-back":
             # The broker moves it, in one step: whole, or not at all.
