@@ -20,7 +20,7 @@ QUEUE = os.environ.get("QUEUE") or "payments"  # its dead are in payments.dead
 
 
 async def each(channel: Any) -> AsyncIterator[tuple[int, Any, str]]:
-    """The dead, and how many more there were; at 0 those before are settled."""
+    """The dead, and how many are left; at 0 all those before are settled."""
     dead = await channel.get_queue(f"{QUEUE}.dead")
     count = dead.declaration_result.message_count
     for left in range(count, -1, -1):

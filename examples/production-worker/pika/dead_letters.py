@@ -19,7 +19,7 @@ QUEUE = os.environ.get("QUEUE") or "payments"  # its dead are in payments.dead
 
 
 def each(channel: Any) -> Iterator[tuple[int, Any, Any, str]]:
-    """The dead, and how many more there were; at 0 those before are settled."""
+    """The dead, and how many are left; at 0 all those before are settled."""
     dead = channel.queue_declare(f"{QUEUE}.dead", passive=True).method
     for left in range(dead.message_count, -1, -1):
         method, properties, body = channel.basic_get(dead.queue)
