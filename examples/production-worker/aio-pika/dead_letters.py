@@ -73,5 +73,5 @@ if __name__ == "__main__":
         sys.exit("Usage: python dead_letters.py [show KEY | put-back KEY]")
     try:
         asyncio.run(main(*words))
-    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
-        sys.exit(f"Failed: {error!r}. Try make doctor, declare_queues.py")
+    except (aio_pika.AMQPException, KeyError, TimeoutError, ValueError) as why:
+        sys.exit(f"Failed: {why!r}. Try make doctor, declare_queues.py")

@@ -34,5 +34,5 @@ if __name__ == "__main__":
         sys.exit("Usage: python new_payment.py KEY ACCOUNT AMOUNT")
     try:
         asyncio.run(main(sys.argv[1], " ".join(sys.argv[2:])))
-    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
-        sys.exit(f"Failed: {error!r}. Try make doctor, declare_queues.py")
+    except (aio_pika.AMQPException, KeyError, TimeoutError, ValueError) as why:
+        sys.exit(f"Failed: {why!r}. Try make doctor, declare_queues.py")

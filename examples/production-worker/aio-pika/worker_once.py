@@ -69,5 +69,5 @@ if __name__ == "__main__":
         asyncio.run(main())
     except sqlite3.Error as error:
         sys.exit(f"Failed: {error!r}. DATABASE is {DATABASE!r}: is it right?")
-    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
-        sys.exit(f"Failed: {error!r}. Try make doctor, declare_queues.py")
+    except (aio_pika.AMQPException, KeyError, TimeoutError, ValueError) as why:
+        sys.exit(f"Failed: {why!r}. Try make doctor, declare_queues.py")

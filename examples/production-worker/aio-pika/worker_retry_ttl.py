@@ -76,5 +76,5 @@ if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         asyncio.run(main())
-    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
-        sys.exit(f"Failed: {error!r}. Try make doctor, declare_queues.py")
+    except (aio_pika.AMQPException, KeyError, TimeoutError, ValueError) as why:
+        sys.exit(f"Failed: {why!r}. Try make doctor, declare_queues.py")
