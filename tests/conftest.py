@@ -18,7 +18,7 @@ import pytest
 from broker import Broker, BrokerError
 from pika.adapters.blocking_connection import BlockingChannel
 from shells.chapters import APPS, CLIENTS, EXAMPLES
-from shells.running import Script
+from shells.running import PATIENCE, Script
 
 HANDLE = "RABBITMQ_BY_EXAMPLE_BROKER"
 TESTS = Path(__file__).parent
@@ -272,7 +272,7 @@ def close_connections(broker: Broker, url: str, reason: str, count: int = 1) -> 
         broker.call_api("DELETE", f"connections/{name}", headers={"X-Reason": reason})
 
 
-def poll(measure: Callable[[], Any], wanted: Any, seconds: float = 30.0) -> None:
+def poll(measure: Callable[[], Any], wanted: Any, seconds: float = PATIENCE) -> None:
     """Wait until `measure()` gives what is wanted; fail with what it gave."""
     deadline, pause = time.monotonic() + seconds, 0.03
     while (found := measure()) != wanted:

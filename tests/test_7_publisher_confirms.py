@@ -306,10 +306,10 @@ def test_the_queue_deleted_in_mid_run(
 ) -> None:
     if broker.version.startswith("3."):
         pytest.skip("RabbitMQ 3.10 then forgets confirms")
-    count = 20_000  # so many that it is not through before the queue is gone
+    count = 10_000  # so many that it is not through before the queue is gone
     script = in_mid_run(run(client, name, str(count)), url)
     channel.queue_delete(QUEUE)
-    script.wait(120)
+    script.wait(240)
     if "INTERNAL_ERROR" in script.stderr[0]:  # RabbitMQ itself may trip over it
         assert_one_line(script, "541")
         return

@@ -23,6 +23,7 @@ from shells.chapters import (
     figure,
     numbered,
     page,
+    pages,
     scripts,
 )
 from shells.player import scenarios
@@ -58,9 +59,10 @@ class TestChapter:
     def test_is_in_readme_and_in_the_contents(self, chapter: str) -> None:
         assert f"`{chapter}`__" in README
         assert f"docs/{chapter}.rst" in README
-        label = re.match(r"\.\. _(.+):", page(chapter).read_text())
-        assert label
-        assert f":ref:`{label[1]}`" in (DOCS / "index.rst").read_text()
+        for path in pages(chapter):
+            label = re.match(r"\.\. _(.+):", path.read_text())
+            assert label
+            assert f":ref:`{label[1]}`" in (DOCS / "index.rst").read_text()
 
     def test_has_every_script_for_each_client(self, chapter: str) -> None:
         first, *others = (
@@ -70,10 +72,12 @@ class TestChapter:
         assert all(other == first for other in others)
 
     def test_has_no_orphan(self, chapter: str) -> None:
-        """Every script is shown on the page and run by a test or a transcript."""
-        text = page(chapter).read_text()
-        tests = (TESTS / f"test_{chapter.replace('-', '_')}.py").read_text()
-        played = scenarios(page(chapter), clients(chapter)[0])
+        """Every script is shown on a page and run by a test or a transcript."""
+        own = pages(chapter)
+        text = "".join(path.read_text() for path in own)
+        named = [TESTS / f"test_{path.stem.replace('-', '_')}.py" for path in own]
+        tests = "".join(path.read_text() for path in named)
+        played = [found for path in own for found in scenarios(path, clients(chapter)[0])]
         typed = [step.command for found in played for step in found.steps]
         for script in (EXAMPLES / chapter).glob("**/*.py"):
             path = script.relative_to(ROOT)
@@ -82,9 +86,11 @@ class TestChapter:
 
     def test_names_what_there_is(self, chapter: str) -> None:
         """Codes, classes, options and settings in its prose are those of scripts or tests."""
-        text = page(chapter).read_text()
+        own = pages(chapter)
+        text = "".join(path.read_text() for path in own)
         files = [each for each in (EXAMPLES / chapter).glob("**/*") if each.suffix in SOURCES]
-        files += [*TESTS.glob(f"test_{chapter.replace('-', '_')}*.py"), TESTS / "test_scripts.py"]
+        for name in (*(path.stem.replace("-", "_") for path in own), "scripts"):
+            files += TESTS.glob(f"test_{name}*.py")
         known = "".join(path.read_text() for path in files)
         for pattern in re.findall(r'r"([^"\n]*\(\\[wS]\+\)[^"\n]*)"', known):
             known += str(re.findall(pattern.replace(" ", r"\s+"), text))  # what a test reads
@@ -127,8 +133,7 @@ def test_the_versions_on_the_pages_are_those_that_are_tried() -> None:
 def test_every_page_has_its_place() -> None:
     assert {path.stem for path in PAGES} == {
         "index",
-        *chapters(),
-        *companions(),
+        *(path.stem for each in (*chapters(), *companions()) for path in pages(each)),
         *BESIDE_THE_CHAPTERS,
     }
 

@@ -17,8 +17,9 @@ from shells.chapters import (
     chapters,
     clients,
     companions,
+    folder,
     numbered,
-    page,
+    pages,
     reader_environment,
 )
 from shells.player import FINAL, Player, Scenario, scenarios, write_rabbitmqctl
@@ -27,7 +28,8 @@ ALL = [
     scenario
     for chapter in (*chapters(), *companions())
     for client in clients(chapter)
-    for scenario in scenarios(page(chapter), client)
+    for path in pages(chapter)
+    for scenario in scenarios(path, client)
     if not (scenario.title == FINAL and chapter in numbered())
 ]
 
@@ -40,16 +42,16 @@ def parametrize(found: list[Scenario]) -> pytest.MarkDecorator:
 def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
     if scenario.uses_rabbitmqctl and not broker.rabbitmqctl:
         pytest.skip("rabbitmqctl of the broker that AMQP_URL names is out of reach")
-    directory = EXAMPLES / scenario.page.stem / scenario.client
-    with tempfile.TemporaryDirectory() as folder:
-        write_rabbitmqctl(Path(folder), broker.rabbitmqctl, unquote(url.rpartition("/")[2]))
-        environment = reader_environment(url, Path(folder))
+    directory = EXAMPLES / folder(scenario.page) / scenario.client
+    with tempfile.TemporaryDirectory() as temporary:
+        write_rabbitmqctl(Path(temporary), broker.rabbitmqctl, unquote(url.rpartition("/")[2]))
+        environment = reader_environment(url, Path(temporary))
         # Programs that serve HTTP get ports that nobody else has.
         names = ("PRODUCE_URL", "CONSUMER_URL", "HTTP_QUEUE_URL")
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         environment |= {name: f"http://{LOOPBACK}:{port}" for name, port in ports.items()}
         environment["HTTP_QUEUE_PORT"] = str(ports["HTTP_QUEUE_URL"])
-        environment["TMPDIR"] = folder  # what they make there goes with it
+        environment["TMPDIR"] = temporary  # what they make there goes with it
         with Player(directory, environment) as player:
             if update:
                 player.update(scenario)

@@ -64,5 +64,5 @@ if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         asyncio.run(main(int(given)))
-    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
-        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")
+    except (aio_pika.AMQPException, KeyError, TimeoutError, ValueError) as why:
+        raise SystemExit(f"Failed: {why!r}. Check URL, vhost: make doctor")

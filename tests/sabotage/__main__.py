@@ -50,7 +50,7 @@ def notice(act: Act, folder: Path) -> list[str]:
     script = folder / act.path
     intact = script.read_text()
     script.write_text(act.broken(intact))
-    own = (ROOT / "tests").glob(f"test_{act.chapter.replace('-', '_')}*.py")
+    own = (ROOT / "tests").glob(f"test_{act.listed.replace('-', '_')}*.py")
     names = [*(path.stem for path in own), *COMMON]
     try:
         done = subprocess.run(
@@ -78,7 +78,8 @@ def main() -> None:
     chosen = [
         each
         for each in acts()
-        if not words or any(word == each.chapter or word in each.name for word in words)
+        if not words
+        or any(word in (each.listed, each.chapter) or word in each.name for word in words)
     ]
     survived, begun = 0, time.monotonic()
     copies: SimpleQueue[Path] = SimpleQueue()

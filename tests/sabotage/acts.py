@@ -7,7 +7,7 @@ A chapter's list is TOML, an act in it
       'on_return_raises=True', 'publisher_confirms=False'],
 
 that is: its name; the scripts that it breaks, one after the other (a file name
-alone is that of both clients), or its page; the tests that should notice, for pytest's `-k`
+alone is that of both clients); the tests that should notice, for pytest's `-k`
 (`{}` is the script's name); then pairs of a regular expression and what replaces
 it. Each script has to match one of them or more, and each of them one script.
 """
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shells.chapters import CLIENTS, EXAMPLES, ROOT
+from shells.chapters import CLIENTS, DOCS, EXAMPLES, ROOT, folder
 
 HERE = Path(__file__).parent
 
@@ -30,6 +30,7 @@ HERE = Path(__file__).parent
 class Act:
     """One promise taken out of one file."""
 
+    listed: str  # in the list of this name
     chapter: str
     name: str
     path: str  # from the top of the repository
@@ -44,14 +45,12 @@ class Act:
 
 def places(chapter: str, scripts: str) -> Iterator[Path]:
     """The files that are named so in a list."""
-    folder = EXAMPLES / chapter
+    own = EXAMPLES / chapter
     for script in scripts.split():
-        if script.startswith("docs/"):  # its page
-            yield ROOT / script
-        elif (folder / "pika").is_dir() and "/" not in script:
-            yield from (folder / client / script for client in CLIENTS)
-        else:  # of a page that is no chapter: from the top of the repository
-            yield (folder if folder.is_dir() else ROOT) / script
+        if (own / "pika").is_dir() and "/" not in script:
+            yield from (own / client / script for client in CLIENTS)
+        else:  # a page or a record, named from the top of the repository, or a script
+            yield ROOT / script if (ROOT / script).exists() else own / script
 
 
 def acts() -> list[Act]:
@@ -64,13 +63,14 @@ def acts() -> list[Act]:
     ]
 
 
-def one_act(chapter: str, name: str, scripts: str, tests: str, *given: str) -> list[Act]:
+def one_act(listed: str, name: str, scripts: str, tests: str, *given: str) -> list[Act]:
+    chapter = folder(DOCS / f"{listed}.rst")
     changes = tuple(zip(given[::2], given[1::2], strict=True))
     idle = {pattern for pattern, _ in changes}
     found = []
     for place in places(chapter, scripts):
         path = str(place.relative_to(ROOT))
-        act = Act(chapter, name, path, tests.format(place.stem), changes)
+        act = Act(listed, chapter, name, path, tests.format(place.stem), changes)
         text = place.read_text()
         for pattern, replacement in changes:
             text, count = re.subn(pattern, replacement, text)
@@ -81,5 +81,5 @@ def one_act(chapter: str, name: str, scripts: str, tests: str, *given: str) -> l
             ast.parse(text)  # a script that cannot start is caught by any test
         found.append(act)
     if idle:
-        raise SystemExit(f"{chapter}: nowhere is {idle.pop()!r} for {name!r}")
+        raise SystemExit(f"{listed}: nowhere is {idle.pop()!r} for {name!r}")
     return found

@@ -6,7 +6,8 @@ import ast
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,19 @@ def version(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(".")))
 
 
+def folder(page: Path) -> str:
+    """The chapter that a page is of: by its name, else by the first script that it shows."""
+    if (EXAMPLES / page.stem).is_dir():
+        return page.stem
+    shown = re.search(r"literalinclude:: \.\./examples/([\w-]+)/", page.read_text("utf-8"))
+    return shown[1] if shown else ""
+
+
+def pages(chapter: str) -> list[Path]:
+    """The page of its name, and others that are of it."""
+    return [path for path in sorted(DOCS.glob("*.rst")) if folder(path) == chapter]
+
+
 def reader_environment(url: str, *more_path: Path) -> dict[str, str]:
     """The environment of a reader's shell whose broker is at `url`."""
     path = [*map(str, more_path), str(Path(sys.executable).parent), os.environ.get("PATH", "")]
@@ -130,12 +144,36 @@ def declarations() -> list[Declaration]:
     """All that the example scripts declare by name, read from their source.
 
     Raises ValueError for a declaration that cannot be read so: the name and
-    every argument are literals, or constants of the module. Without the apps and
-    the benchmark, whose queues are made for one run and have names of their own.
+    every argument are made of literals, constants of the module, and what a loop
+    takes from a constant. Without the apps and the benchmark, whose queues are made
+    for one run and have names of their own.
     """
     without = (*APPS, BENCHMARK)
     read = (script for script in scripts() if script.parent.name not in without)
     return [found for script in read for found in declared_in(script)]
+
+
+def evaluate(node: ast.expr, known: dict[str, Any]) -> Any:
+    """The value of an expression of literals and known names. Raises ValueError."""
+    try:
+        return eval(ast.unparse(node), {"__builtins__": {}}, dict(known))
+    except Exception as error:
+        raise ValueError(str(error)) from None
+
+
+def reached(node: ast.AST, known: dict[str, Any]) -> Iterator[tuple[ast.AST, dict[str, Any]]]:
+    """Every node with the names known there; a loop over a constant is gone through."""
+    yield node, known
+    rounds = [known]
+    if isinstance(node, ast.For):
+        with suppress(ValueError):
+            values = evaluate(node.iter, known)
+            targets = [each.id for each in ast.walk(node.target) if isinstance(each, ast.Name)]
+            taken = [value if len(targets) > 1 else (value,) for value in values]
+            rounds = [{**known, **dict(zip(targets, each, strict=True))} for each in taken]
+    for names in rounds:
+        for child in ast.iter_child_nodes(node):
+            yield from reached(child, names)
 
 
 def declared_in(script: Path) -> list[Declaration]:
@@ -143,24 +181,20 @@ def declared_in(script: Path) -> list[Declaration]:
     constants: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            try:
-                constants[node.targets[0].id] = ast.literal_eval(node.value)
-            except ValueError:
-                continue
+            with suppress(ValueError):
+                constants[node.targets[0].id] = evaluate(node.value, constants)
 
-    def value(node: ast.expr) -> Any:
-        if isinstance(node, ast.Name) and node.id in constants:
-            return constants[node.id]
+    def value(node: ast.expr, known: dict[str, Any]) -> Any:
         if isinstance(node, ast.Attribute):  # ExchangeType.FANOUT, in either client
             return node.attr.lower()
         try:
-            return ast.literal_eval(node)
+            return evaluate(node, known)
         except ValueError:
             place = f"{script.relative_to(ROOT)}:{node.lineno}"
             raise ValueError(f"{place}: make it a literal, or a module's constant") from None
 
     found = []
-    for node in ast.walk(tree):
+    for node, known in reached(tree, constants):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue
         if node.func.attr not in DECLARING:
@@ -168,9 +202,12 @@ def declared_in(script: Path) -> list[Declaration]:
         if any(each.arg == "passive" for each in node.keywords):
             continue  # that only looks
         kind, first, second = DECLARING[node.func.attr]
-        given = dict(zip((first, second), map(value, node.args), strict=False))
+        arguments = [value(each, known) for each in node.args]
+        given = dict(zip((first, second), arguments, strict=False))
         given |= {
-            str(each.arg): value(each.value) for each in node.keywords if each.arg != "callback"
+            str(each.arg): value(each.value, known)
+            for each in node.keywords
+            if each.arg != "callback"
         }
         name = given.pop(first, "")
         if name:

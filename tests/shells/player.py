@@ -38,6 +38,7 @@ from types import TracebackType
 
 import pexpect
 import sybil
+from shells.running import PATIENCE
 from sybil.parsers.rest.lexers import DirectiveLexer
 
 PROMPT = re.compile(r"(?P<shell>shell\d)\$ (?P<command>.+)")
@@ -50,8 +51,6 @@ BREAK = "^C"
 FINAL = "Putting it all together"
 # A shell's status for a command that Ctrl-C has killed.
 KILLED = 130
-# Seconds to wait for a line that the page promises, beyond the work in it.
-PATIENCE = 30.0
 # Seconds of silence after which nothing more is expected.
 SETTLE = 0.4
 # Seconds of silence after which --update-transcripts takes output for complete.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shells.chapters import reader_environment
 
-PATIENCE = 30.0  # seconds
+PATIENCE = 100.0  # seconds; only a failure takes so long
 # What a lesson's process ends with at Ctrl-C: a shell calls it 130.
 INTERRUPTED = -signal.SIGINT
 

@@ -17,9 +17,10 @@ from queue import SimpleQueue
 from types import TracebackType
 from urllib.parse import urlsplit
 
+from shells.running import PATIENCE
+
 PUBLISH, ACK = (60, 40), (60, 80)
 METHOD, END = 1, b"\xce"
-PATIENCE = 30.0  # seconds
 
 
 def frames(source: socket.socket) -> Iterator[tuple[bytes, tuple[int, int]]]:

@@ -35,5 +35,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:
         asyncio.run(main())
-    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
-        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")
+    except (aio_pika.AMQPException, KeyError, TimeoutError, ValueError) as why:
+        raise SystemExit(f"Failed: {why!r}. Check URL, vhost: make doctor")

@@ -51,5 +51,5 @@ if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         asyncio.run(main(" ".join(sys.argv[1:]) or "30"))
-    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
-        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")
+    except (aio_pika.AMQPException, KeyError, TimeoutError, ValueError) as why:
+        raise SystemExit(f"Failed: {why!r}. Check URL, vhost: make doctor")

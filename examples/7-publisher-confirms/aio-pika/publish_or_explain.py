@@ -34,5 +34,5 @@ if __name__ == "__main__":
         sys.exit("Usage: python publish_or_explain.py QUEUE MESSAGE...")
     try:
         asyncio.run(main(sys.argv[1], " ".join(sys.argv[2:])))
-    except (aio_pika.exceptions.AMQPError, TimeoutError, ValueError) as error:
-        raise SystemExit(f"Failed: {error!r}. Check URL, vhost: make doctor")
+    except (aio_pika.AMQPException, KeyError, TimeoutError, ValueError) as why:
+        raise SystemExit(f"Failed: {why!r}. Check URL, vhost: make doctor")
