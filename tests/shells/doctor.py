@@ -137,7 +137,7 @@ def look() -> int:
     if ready:
         print("Next       open the page of a chapter and run its scripts, or: make test")
     elif any(name == "Left over" for name, _ in rows):
-        print("Next       make reset  (deletes the queues named above, with what is in them)")
+        print("Next       make reset  (deletes all that the scripts declare, with what is in it)")
     elif "AMQP_URL" in os.environ:
         print("Next       fix AMQP_URL, or unset it and: make broker")
     else:
