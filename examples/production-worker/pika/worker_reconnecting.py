@@ -42,7 +42,7 @@ def work(channel: Any) -> None:
     for method, _, body in channel.consume("orders"):
         do(os.fsdecode(body))
         channel.basic_ack(method.delivery_tag)
-    raise AMQPConnectionError("the broker has cancelled the consumer")
+    raise AMQPConnectionError("the broker ended the consumer")
 
 
 def main(nodes: list[pika.URLParameters]) -> None:

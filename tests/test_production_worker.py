@@ -1,0 +1,326 @@
+"""The promises of docs/production-worker.rst, each with a test that can break it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import select
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import broker as brokers
+import pika
+import pytest
+from broker import Broker, DockerBroker, OwnedBroker
+from chapters import CLIENTS, EXAMPLES
+from conftest import (
+    Starter,
+    altered,
+    assert_one_line,
+    close_connections,
+    connected,
+    poll,
+    ready,
+    subscribed,
+)
+from pika.adapters.blocking_connection import BlockingChannel
+from proxy import Proxy
+from running import INTERRUPTED, Script
+
+CHAPTER = "production-worker"
+WORKER, PUBLISHER = "worker_reconnecting.py", "publisher_reconnecting.py"
+WORKERS = (WORKER,)
+WAITING = " [*] Waiting for messages. To exit press CTRL+C"
+AGAIN = " [!] Trying again: "
+MANY = 2_000
+
+Start = Callable[..., Script]
+
+
+@pytest.fixture
+def run(start: Starter) -> Start:
+    return partial(start, CHAPTER)
+
+
+def declare(channel: BlockingChannel) -> None:
+    channel.queue_declare("orders", durable=True, arguments={"x-queue-type": "quorum"})
+
+
+def publish(channel: BlockingChannel, *tasks: str | bytes) -> None:
+    declare(channel)
+    for task in tasks:
+        body = task.encode() if isinstance(task, str) else task
+        channel.basic_publish("", "orders", body)
+
+
+def worker(run: Start, client: str, name: str = WORKER, **more: str) -> Script:
+    return run(client, name, **more).wait_for(WAITING)
+
+
+def received(*scripts: Script) -> list[str]:
+    return [
+        line.split("'")[1] for each in scripts for line in each.stdout if " [x] Received " in line
+    ]
+
+
+def done(*scripts: Script) -> int:
+    return sum(script.stdout.count(" [x] Done") for script in scripts)
+
+
+def lines(script: Script, text: str) -> int:
+    """How many lines with that text there are on either output."""
+    return sum(text in line for line in [*script.stdout, *script.stderr])
+
+
+def seen(script: Script, text: str, count: int = 1, seconds: float = 60) -> Script:
+    """Wait for lines with that text on either output, no more and no fewer."""
+    try:
+        poll(lambda: lines(script, text), count, seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {text!r} from {script}") from None
+    return script
+
+
+def input_of(folder: Path, *tasks: str) -> Path:
+    file = folder / "input"
+    file.write_text("".join(f"{task}\n" for task in tasks))
+    return file
+
+
+@pytest.fixture
+def publisher(run: Start, tmp_path: Path) -> Callable[..., Script]:
+    """Start a publisher with these tasks as its input."""
+
+    def start(client: str, *tasks: str, **more: str) -> Script:
+        with input_of(tmp_path, *tasks).open() as file:
+            return run(client, PUBLISHER, stdin=file, **more)
+
+    return start
+
+
+def stored(channel: BlockingChannel) -> list[tuple[str, str]]:
+    """What is in the queue, each with its id; it is taken out."""
+    found = []
+    while True:
+        method, properties, body = channel.basic_get("orders", auto_ack=True)
+        if not (method and properties and body is not None):
+            return found
+        found.append((body.decode(), str(properties.message_id)))
+
+
+TASKS = [f"order {number}" for number in range(MANY)]
+
+
+# --- Stay connected ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_publisher_and_a_worker_with_nothing_in_the_way(
+    run: Start, client: str, publisher: Start, other: str
+) -> None:
+    sender = publisher(other, "First.", "Second", "0.10")
+    assert (sender.wait(), sender.stderr) == (0, [])
+    assert sender.stdout == [
+        " [*] Connected",
+        " [x] Confirmed 'First.'",
+        " [x] Confirmed 'Second'",
+        " [x] Confirmed '0.10'",
+    ]
+    doing = worker(run, client).wait_for("Done", count=3)
+    assert received(doing) == ["First.", "Second", "0.10"]
+    # A dot is a second, N.NN are that many.
+    assert doing.times[2] - doing.times[1] > 0.9
+    assert 0.09 < doing.times[6] - doing.times[5] < 0.9
+    assert (doing.interrupt(), doing.stderr) == (INTERRUPTED, [])
+
+
+def module(client: str, name: str) -> ModuleType:
+    path = EXAMPLES / CHAPTER / client / name
+    spec = importlib.util.spec_from_file_location(f"{client}_{path.stem}", path)
+    assert spec
+    assert spec.loader
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+def test_the_pause_is_anything_up_to_a_bound_that_doubles_up_to_ten_seconds(
+    client: str, name: str
+) -> None:
+    pause = module(client, name).pause
+    for failures, bound in [
+        (0, 0.5),
+        (1, 1),
+        (2, 2),
+        (3, 4),
+        (4, 8),
+        (5, 10),
+        (9, 10),
+        (10**6, 10),
+    ]:
+        pauses = [pause(failures) for _ in range(2_000)]
+        assert 0 <= min(pauses) < 0.02 * bound, failures
+        assert 0.98 * bound < max(pauses) <= bound, failures
+        assert 0.45 * bound < sum(pauses) / len(pauses) < 0.55 * bound, failures
+
+
+@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+def test_it_waits_for_a_broker_that_is_not_there_yet(
+    run: Start, publisher: Start, client: str, name: str, url: str
+) -> None:
+    """One line when it is missed, one when it is there, and pauses in between."""
+    with Proxy(url, "closed") as proxy:
+        early = publisher(client, "task", url=proxy.url)
+        if name != PUBLISHER:
+            early = run(client, name, url=proxy.url)
+        poll(lambda: len(proxy.attempts) >= 5, True, 60)
+        gaps = [b - a for a, b in zip(proxy.attempts, proxy.attempts[1:], strict=False)]
+        assert sum(gaps) > 0.3
+        for number, gap in enumerate(gaps, 1):  # generous: the machine may be busy
+            assert gap < min(10, 0.5 * 2**number) + 10
+        assert lines(early, AGAIN) == 1
+        proxy.state = "through"
+        seen(early, WAITING if name != PUBLISHER else "Connected")
+        assert lines(early, AGAIN) == 1
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_one_thrown_out_again_and_again_waits_longer_and_longer(
+    run: Start, client: str, url: str, broker: Broker, name: str
+) -> None:
+    """Not allowed to consume: it gets as far as Waiting each time."""
+    vhost = url.rpartition("/")[2]
+    broker.call_api("PUT", f"users/{vhost}", {"password": "s3cret", "tags": ""})
+    try:
+        rights = {"configure": ".*", "write": ".*", "read": ""}
+        broker.call_api("PUT", f"permissions/{vhost}/{vhost}", rights)
+        where = broker.url.rpartition("@")[2]
+        unread = run(client, name, url=f"amqp://{vhost}:s3cret@{where}{vhost}")
+        seen(unread, WAITING, 5)
+        losses = [line for line in unread.stderr if AGAIN in line]
+        assert "ACCESS_REFUSED" in losses[0]
+        # Pauses of up to 1, 2, 4 and 8 s: half of that is to be expected.
+        assert unread.times[-1] - unread.times[0] > 1
+    finally:
+        broker.call_api("DELETE", f"users/{vhost}")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("name", WORKERS)
+def test_a_connection_closed_by_force(
+    run: Start, client: str, broker: Broker, url: str, name: str, busy: bool
+) -> None:
+    """One line that names the reason, one when it is back; a task in hand comes again."""
+    victim = worker(run, client, name)
+    if busy:
+        with connected(url) as channel:
+            publish(channel, 10 * ".")
+        victim.wait_for("Received")
+    close_connections(broker, url, "maintenance at noon")
+    seen(victim, AGAIN)
+    assert "CONNECTION_FORCED - maintenance at noon" in victim.stderr[0]
+    seen(victim, WAITING, 2)
+    assert len(victim.stderr) == 1
+    with connected(url) as channel:
+        publish(channel, "next")
+    victim.wait_for("'next'")
+    if busy:
+        assert lines(victim, "'..........'") == 2
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_the_queue_deleted_under_a_worker(
+    run: Start, client: str, channel: BlockingChannel, name: str
+) -> None:
+    victim = worker(run, client, name)
+    subscribed(channel, "orders")
+    channel.queue_delete("orders")
+    seen(victim, AGAIN)
+    assert "the broker ended the consumer" in victim.stderr[0]
+    seen(victim, WAITING, 2)
+    publish(channel, "after")
+    victim.wait_for("'after'").wait_for("Done")
+
+
+ERRORS = ["RuntimeError", "OSError", "ConnectionResetError", "ValueError", "TimeoutError"]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("name", WORKERS)
+def test_an_error_of_the_task_is_not_taken_for_a_lost_connection(
+    client: str, url: str, channel: BlockingChannel, tmp_path: Path, error: str, name: str
+) -> None:
+    sleep = {"pika": "time.sleep(float", "aio-pika": "await asyncio.sleep(float"}[client]
+    copy = altered(CHAPTER, client, name, sleep, f"raise {error}('mine')  # ", tmp_path)
+    with closing(Script(copy, url=url)) as failing:
+        failing.wait_for("Waiting")
+        publish(channel, "task")
+        assert failing.wait() == 1
+        told = "\n".join(failing.stderr)
+        assert f"{error}: mine" in told
+        assert AGAIN not in told
+    poll(lambda: ready(channel, "orders"), 1)
+
+
+def both_ways(run: Start, publisher: Start, client: str, url: str) -> tuple[Script, Script]:
+    """A publisher with many tasks, and a worker, in the middle of it."""
+    doing = worker(run, client, url=url)
+    sending = publisher(client, *TASKS, url=url)
+    sending.wait_for("Confirmed", count=300)
+    doing.wait_for("Done", count=100)
+    return sending, doing
+
+
+def all_done(sending: Script, doing: Script) -> None:
+    """Everything that was to be sent is confirmed, in order, and done."""
+    assert sending.wait(120) == 0, sending
+    confirmed = [line for line in sending.stdout if "Confirmed" in line]
+    assert confirmed == [f" [x] Confirmed {task!r}" for task in TASKS]
+    poll(lambda: len(set(received(doing))), MANY, 60)
+    poll(lambda: done(doing) >= MANY, True, 60)
+    assert set(received(doing)) == set(TASKS)
+    assert len(received(doing)) <= MANY + 20  # those in hand come again
+
+
+@pytest.mark.parametrize("how", ["cut", "silent"])
+def test_nothing_is_lost_when_the_network_fails(
+    run: Start, publisher: Start, client: str, url: str, how: str
+) -> None:
+    with Proxy(url) as proxy:
+        sending, doing = both_ways(run, publisher, client, proxy.url)
+        if how == "silent":
+            proxy.state = "silent"
+            for each in (sending, doing):
+                seen(each, AGAIN)
+            proxy.cut("through")
+        else:
+            proxy.cut()
+        all_done(sending, doing)
+        for each in (sending, doing):
+            assert (lines(each, AGAIN), lines(each, "[*]")) == (1, 2), each
+
+
+def test_nothing_is_lost_when_connections_are_closed_by_force(
+    run: Start, publisher: Start, client: str, broker: Broker, url: str
+) -> None:
+    doing = worker(run, client)
+    with ExitStack() as stack:
+        sending = run(client, PUBLISHER, stdin=subprocess.PIPE)
+        pipe = stack.enter_context(closing(sending.process.stdin))  # type: ignore
+        half = MANY // 2
+        pipe.write("".join(f"{task}\n" for task in TASKS[:half]))
+        pipe.flush()
+        sending.wait_for("Confirmed")
+        close_connections(broker, url, "first", 2)
+        pipe.write("".join(f"{task}\n" for task in TASKS[half:]))
+    seen(doing, WAITING, 2)
+    all_done(sending, doing)
+    assert (lines(sending, AGAIN), lines(doing, AGAIN)) == (1, 1)
