@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
-import re
+import random
 import select
 import signal
 import subprocess
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-import broker as brokers
-import pika
 import pytest
-from broker import Broker, DockerBroker, OwnedBroker
+from broker import Broker
 from chapters import CLIENTS, EXAMPLES
 from conftest import (
     Starter,
@@ -36,8 +36,10 @@ from running import INTERRUPTED, Script
 
 CHAPTER = "production-worker"
 WORKER, PUBLISHER = "worker_reconnecting.py", "publisher_reconnecting.py"
-WORKERS = (WORKER,)
+STOPPING = "worker_stopping.py"
+WORKERS = (WORKER, STOPPING)
 WAITING = " [*] Waiting for messages. To exit press CTRL+C"
+STOP = " [*] Stopping. Once more gives the task back"
 AGAIN = " [!] Trying again: "
 MANY = 2_000
 
@@ -324,3 +326,144 @@ def test_nothing_is_lost_when_connections_are_closed_by_force(
     seen(doing, WAITING, 2)
     all_done(sending, doing)
     assert (lines(sending, AGAIN), lines(doing, AGAIN)) == (1, 1)
+
+
+# --- Stop in time ----------------------------------------------------------------
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+def stopped(script: Script) -> None:
+    """It has ended as it was told to, quietly."""
+    assert (script.wait(), script.stderr) == (0, []), script
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_it_finishes_what_is_in_hand_and_takes_nothing_new(
+    run: Start, client: str, channel: BlockingChannel, how: signal.Signals
+) -> None:
+    publish(channel, "2.00", "next")
+    busy = worker(run, client, STOPPING).wait_for("Received")
+    busy.process.send_signal(how)
+    stopped(busy)
+    assert busy.stdout == [WAITING, " [x] Received '2.00'", STOP, " [x] Done"]
+    method, _, body = channel.basic_get("orders")
+    assert method
+    assert (body, method.redelivered) == (b"next", False)  # it never had that one
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_what_takes_too_long_is_given_back_after_the_deadline(
+    run: Start, client: str, channel: BlockingChannel, how: signal.Signals
+) -> None:
+    publish(channel, "60.00", "next")
+    busy = worker(run, client, STOPPING, STOP_WITHIN="2").wait_for("Received")
+    begun = time.monotonic()
+    busy.process.send_signal(how)
+    stopped(busy)
+    assert busy.stdout[1:] == [" [x] Received '60.00'", STOP, " [x] Given back"]
+    assert 1.5 < time.monotonic() - begun < 20
+    poll(lambda: ready(channel, "orders"), 2)
+
+
+@pytest.mark.parametrize("signals", [*itertools.product(STOPS, STOPS)])
+def test_a_second_signal_gives_back_at_once(
+    run: Start, client: str, channel: BlockingChannel, signals: tuple[signal.Signals, ...]
+) -> None:
+    publish(channel, "60.00", "next")
+    busy = worker(run, client, STOPPING, STOP_WITHIN="50").wait_for("Received")
+    busy.process.send_signal(signals[0])
+    busy.wait_for("Stopping")
+    busy.process.send_signal(signals[1])
+    stopped(busy)
+    assert busy.stdout[1:] == [" [x] Received '60.00'", STOP, " [x] Given back"]
+    poll(lambda: ready(channel, "orders"), 2)
+
+
+def test_what_is_given_back_at_a_stop_does_not_count_as_a_failure(
+    run: Start, client: str, channel: BlockingChannel, broker: Broker
+) -> None:
+    """Else twenty deployments in a row would drop a long task."""
+    publish(channel, "60.00")
+    busy = worker(run, client, STOPPING).wait_for("Received")
+    busy.process.send_signal(signal.SIGTERM)
+    busy.process.send_signal(signal.SIGINT)
+    stopped(busy)
+    taken: list[Any] = []
+
+    def back() -> bool:
+        taken[:] = channel.basic_get("orders")
+        return taken[0] is not None
+
+    poll(back, True)
+    counted = (taken[1].headers or {}).get("x-delivery-count", 0)
+    if broker.version >= "4.3":
+        assert counted == 0
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_one_with_nothing_in_hand_stops_at_once(
+    run: Start, client: str, channel: BlockingChannel, url: str, how: signal.Signals
+) -> None:
+    """Idle, or waiting for a broker that is not there, or that is silent."""
+    idle = worker(run, client, STOPPING)
+    with Proxy(url, "closed") as closed, Proxy(url, "silent") as silent:
+        away, frozen = (run(client, STOPPING, url=each.url) for each in (closed, silent))
+        seen(away, AGAIN)
+        poll(lambda: len(silent.attempts), 1)
+        for each in (idle, away, frozen):
+            each.process.send_signal(how)
+            assert each.wait() == 0, each
+    assert idle.stdout == [WAITING]
+
+
+def test_a_broker_that_is_silent_does_not_keep_it(
+    run: Start, client: str, channel: BlockingChannel, url: str
+) -> None:
+    publish(channel, "2.00")
+    with Proxy(url) as proxy:
+        busy = worker(run, client, STOPPING, url=proxy.url, STOP_WITHIN="3").wait_for("Received")
+        proxy.state = "silent"
+        begun = time.monotonic()
+        busy.process.send_signal(signal.SIGTERM)
+        assert busy.wait() == 0
+        assert time.monotonic() - begun < 20
+    poll(lambda: ready(channel, "orders"), 1, 60)
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "soon", "1.5"])
+def test_a_deadline_that_is_none(run: Start, client: str, value: str) -> None:
+    assert_one_line(run(client, STOPPING, STOP_WITHIN=value), "STOP_WITHIN wants")
+
+
+def stop_somewhere(
+    run: Start, channel: BlockingChannel, client: str, chance: random.Random, twice: bool
+) -> tuple[Script, list[str]]:
+    """A worker with tasks of 0 to 300 ms, stopped at a random moment."""
+    tasks = [f"0.{chance.randrange(30):02}" for _ in range(4)]
+    publish(channel, *tasks)
+    busy = worker(run, client, STOPPING)
+    if chance.random() < 0.9:
+        busy.wait_for("Received")
+    select.select([], [], [], chance.uniform(0, 0.4))
+    busy.process.send_signal(chance.choice(STOPS))
+    if twice:
+        select.select([], [], [], 0.0003)
+        busy.process.send_signal(chance.choice(STOPS))
+    return busy, tasks
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_stopped_at_any_moment_it_loses_nothing(
+    run: Start, client: str, channel: BlockingChannel, twice: bool
+) -> None:
+    """Every task is done, or back in the queue; none is both, and none neither."""
+    chance = random.Random(f"{client} {twice}")
+    for _ in range(int(os.environ.get("STOPS", "5"))):
+        busy, tasks = stop_somewhere(run, channel, client, chance, twice)
+        stopped(busy)
+        finished = done(busy)
+        if not twice:  # what was begun was finished
+            assert received(busy) == tasks[:finished]
+        poll(lambda: ready(channel, "orders"), len(tasks) - finished)
+        channel.queue_purge("orders")

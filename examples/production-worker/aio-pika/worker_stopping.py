@@ -30,13 +30,15 @@ def pause(failures: int) -> float:  # by chance, else all come back at once
     return random.uniform(0, min(LONGEST, 0.5 * 2 ** min(failures, 10)))
 
 
-def on_signal(number: int = signal.SIGALRM) -> None:
-    signals.append(number)
+def on_signal() -> None:
+    signals.append(1)
     if not in_hand or len(signals) > 2:
         os._exit(0)
-    # Then its own: give back what isn't done; end, whatever still hangs.
-    patience = int(STOP_WITHIN) if len(signals) == 1 else 2
-    asyncio.get_running_loop().call_later(patience, on_signal)
+    patience = 2  # until it ends, whatever hangs
+    if len(signals) == 1:
+        print(" [*] Stopping. Once more gives the task back")
+        patience = int(STOP_WITHIN)
+    asyncio.get_running_loop().call_later(patience, on_signal)  # counts, too
 
 
 async def do(text: str) -> None:

@@ -31,8 +31,11 @@ def on_signal(number: int, _: object) -> None:
     signals.append(number)
     if not in_hand or len(signals) > 2:
         os._exit(0)
-    # Then its own: give back what isn't done; end, whatever still hangs.
-    signal.alarm(int(STOP_WITHIN) if len(signals) == 1 else 2)
+    patience = 2  # until it ends, whatever hangs
+    if len(signals) == 1:
+        os.write(1, b" [*] Stopping. Once more gives the task back\n")
+        patience = int(STOP_WITHIN)
+    signal.alarm(patience)  # which counts as a signal, too
 
 
 def do(text: str) -> None:
