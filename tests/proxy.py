@@ -9,6 +9,7 @@ from contextlib import suppress
 from urllib.parse import urlsplit
 
 PATIENCE = 30.0  # seconds
+CONFIRM = b"\x00\x3c\x00\x50"  # basic.ack, a frame of 21 bytes
 
 
 class Proxy:
@@ -19,6 +20,8 @@ class Proxy:
     - "silent": connections are accepted, and what is sent vanishes, as with a
       broker that is frozen, or a cable that is cut;
     - "deaf": what the script sends arrives, and no answer comes back;
+    - "unconfirmed": all passes but what the broker says of a message;
+    - "greeting": a connection is closed after the broker's first words;
     - "closed": connections are accepted and closed at once.
     `attempts` has the time of each connection, in seconds of time.monotonic().
     """
@@ -70,14 +73,17 @@ class Proxy:
                 client.close()
                 continue
             self._sockets.append(broker)
-            self._run(self._pump, client, broker, ("through", "deaf"))
-            self._run(self._pump, broker, client, ("through",))
+            self._run(self._pump, client, broker, ("through", "deaf", "unconfirmed", "greeting"))
+            self._run(self._pump, broker, client, ("through", "unconfirmed", "greeting"))
 
     def _pump(self, source: socket.socket, target: socket.socket, passes: tuple[str, ...]) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                if self.state in passes:
+                confirm = len(data) == 21 and data[7:11] == CONFIRM
+                if self.state in passes and not (confirm and self.state == "unconfirmed"):
                     target.sendall(data)
+                if self.state == "greeting" and b"capabilities" in data:
+                    break
         for each in (source, target):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)

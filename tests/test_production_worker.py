@@ -6,17 +6,20 @@ import importlib.util
 import itertools
 import os
 import random
+import re
 import select
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import IO, Any
 
+import broker as brokers
 import pytest
 from broker import Broker
 from chapters import CLIENTS, EXAMPLES
@@ -326,6 +329,195 @@ def test_nothing_is_lost_when_connections_are_closed_by_force(
     seen(doing, WAITING, 2)
     all_done(sending, doing)
     assert (lines(sending, AGAIN), lines(doing, AGAIN)) == (1, 1)
+
+
+MISTAKES = {
+    "wrong password": ("amqp://guest:s3cret@{where}{vhost}", "REFUSED", "Fix AMQP_URLS"),
+    "wrong vhost": ("amqp://guest:guest@{where}no-such-vhost", "Refused", "Fix AMQP_URLS"),
+    "no port": ("amqp://localhost:s3cret/", "wants amqp://user:password@host:5672/vhost"),
+    "no host": ("localhost", "AMQP_URLS wants"),
+    "raw password": ("amqp://alice:s3cr#et@localhost/", "AMQP_URLS wants"),
+    "one of two": ("{url},amqp://alice:s3cr/et@localhost/", "AMQP_URLS wants"),
+    "an end": ("{url},", "AMQP_URLS wants"),
+    "empty": ("", "AMQP_URLS wants"),
+}
+
+
+@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+def test_what_no_retry_mends_is_one_line(
+    run: Start, publisher: Start, client: str, name: str, url: str, broker: Broker
+) -> None:
+    where, vhost = broker.url.rpartition("@")[2], url.rpartition("/")[2]
+    started = []
+    for bad, *words in MISTAKES.values():
+        wrong = bad.format(where=where, vhost=vhost, url=url)
+        which = {"AMQP_URLS": wrong} if wrong else {"url": wrong or "none"}
+        script = publisher if name == PUBLISHER else run
+        args = ("task",) if name == PUBLISHER else (name,)
+        started.append((script(client, *args, **which), words))
+    for script, words in started:
+        assert_one_line(script, *words)
+        assert not re.search("s3|cret|cr#", script.stderr[0]), script
+        assert script.stdout == []
+
+
+@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+def test_a_queue_of_that_name_with_other_arguments(
+    run: Start, publisher: Start, client: str, name: str, channel: BlockingChannel
+) -> None:
+    channel.queue_declare("orders", durable=True, arguments={"x-queue-type": "classic"})
+    script = publisher(client, "task") if name == PUBLISHER else run(client, name)
+    assert_one_line(script, "PRECONDITION_FAILED", "x-queue-type")
+
+
+@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+def test_a_handshake_that_is_cut_off_is_no_wrong_password(
+    run: Start, publisher: Start, client: str, name: str, url: str
+) -> None:
+    """pika takes it for one: "probable authentication error"."""
+    with Proxy(url, "greeting") as proxy:
+        script = publisher(client, "task", url=proxy.url)
+        if name != PUBLISHER:
+            script = run(client, name, url=proxy.url)
+        poll(lambda: len(proxy.attempts) >= 3, True, 60)
+        proxy.state = "through"
+        seen(script, WAITING if name != PUBLISHER else "Confirmed")
+
+
+@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+def test_it_goes_on_at_another_node(
+    run: Start, publisher: Start, client: str, name: str, url: str
+) -> None:
+    with Proxy(url) as one, Proxy(url) as two:
+        (dead,) = brokers.free_ports(1)
+        urls = f"amqp://guest:guest@localhost:{dead}/,{one.url},{two.url}"
+        if name == PUBLISHER:
+            script = run(client, name, stdin=subprocess.PIPE, AMQP_URLS=urls)
+            assert script.process.stdin
+            script.process.stdin.write("first\n")
+            script.process.stdin.flush()
+            script.wait_for("Confirmed")
+        else:
+            script = run(client, name, AMQP_URLS=urls).wait_for(WAITING)
+        used, other = (one, two) if one.attempts else (two, one)
+        used.cut("closed")
+        if name == PUBLISHER:
+            assert script.process.stdin
+            script.process.stdin.write("second\n")
+            script.process.stdin.flush()
+            script.wait_for("'second'")
+        else:
+            script.wait_for(WAITING, 2)
+        assert other.attempts
+
+
+@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+def test_not_all_go_to_the_first_node(
+    run: Start, publisher: Start, client: str, name: str, url: str
+) -> None:
+    with Proxy(url) as one, Proxy(url) as two:
+        for _ in range(30):  # all alike by chance: once in 2 to the power of 29
+            if one.attempts and two.attempts:
+                return
+            urls = f"{one.url},{two.url}"
+            if name == PUBLISHER:
+                assert publisher(client, "task", AMQP_URLS=urls).wait() == 0
+            else:
+                run(client, name, AMQP_URLS=urls).wait_for(WAITING).interrupt()
+        raise AssertionError(f"{len(one.attempts)} and {len(two.attempts)}")
+
+
+def room(pipe: IO[Any]) -> bool:
+    """Whether more can be written: its reader reads on."""
+    return bool(select.select([], [pipe], [], 3)[1])
+
+
+def test_while_the_broker_is_away_the_publisher_reads_no_input(
+    run: Start, client: str, url: str
+) -> None:
+    """What is to be published waits where it comes from, and not in memory."""
+    lines = b"".join(b"line %d %s\n" % (number, b"x" * 1_000) for number in range(64))
+    with Proxy(url, "closed") as proxy:
+        waiting = run(client, PUBLISHER, stdin=subprocess.PIPE, url=proxy.url)
+        assert waiting.process.stdin
+        pipe = waiting.process.stdin.buffer.raw  # type: ignore
+        os.set_blocking(pipe.fileno(), False)
+        written = 0
+        while room(pipe):
+            written += pipe.write(lines) or 0
+            assert written < 1_000_000
+        proxy.state = "through"
+        waiting.wait_for("Confirmed", 64, seconds=60)
+        assert room(pipe)
+
+
+def test_what_is_sent_again_has_the_id_that_it_had(
+    run: Start, publisher: Start, client: str, url: str, channel: BlockingChannel
+) -> None:
+    """Stored, and its confirm is lost: once more, to be sure."""
+    declare(channel)
+    with Proxy(url) as proxy:
+        sending = run(client, PUBLISHER, stdin=subprocess.PIPE, url=proxy.url)
+        pipe = sending.process.stdin
+        assert pipe
+        for number in range(3):
+            proxy.state = "through"
+            pipe.write(f"early {number}\n")
+            pipe.flush()
+            sending.wait_for(f"'early {number}'")
+            proxy.state = "deaf"
+            pipe.write(f"twice {number}\n")
+            pipe.flush()
+            poll(lambda: ready(channel, "orders"), 3 * number + 2)
+            proxy.cut("through")
+            sending.wait_for(f"'twice {number}'")
+        pipe.close()
+        assert sending.wait() == 0
+    found = stored(channel)
+    assert Counter(task for task, _ in found) == {
+        **{f"early {number}": 1 for number in range(3)},
+        **{f"twice {number}": 2 for number in range(3)},
+    }
+    assert len({each for _, each in found}) == 6
+    assert len(set(found)) == 6
+
+
+def test_a_confirm_that_never_comes_is_not_waited_for_for_ever(
+    client: str, url: str, channel: BlockingChannel, tmp_path: Path
+) -> None:
+    """As on a node that is cut off from the others. In a copy that waits for 3 s."""
+    declare(channel)
+    copy = altered(CHAPTER, client, PUBLISHER, "(20)", "(3)", tmp_path)
+    with (
+        Proxy(url, "unconfirmed") as proxy,
+        input_of(tmp_path, "task").open() as file,
+        closing(Script(copy, url=proxy.url, stdin=file)) as sending,
+    ):
+        seen(sending, AGAIN)
+        assert "TimeoutError" in sending.stderr[0]
+        proxy.cut("through")
+        sending.wait_for("Confirmed")
+    assert len({number for _, number in stored(channel)}) == 1
+
+
+def test_refused_by_a_full_queue_it_tries_again_and_leaves_no_connections_behind(
+    publisher: Start, client: str, url: str, broker: Broker, channel: BlockingChannel
+) -> None:
+    declare(channel)
+    vhost = url.rpartition("/")[2]
+    limit = {"max-length": 1, "overflow": "reject-publish"}
+    policy = {"pattern": "orders", "definition": limit, "apply-to": "queues"}
+    broker.call_api("PUT", f"policies/{vhost}/full", policy)
+    sending = publisher(client, *(f"task {number}" for number in range(6)))
+    seen(sending, "[*] Connected", 5)
+    assert "Nack" in sending.stderr[0]
+    # Ours, and that of the channel of this test.
+    poll(lambda: len(broker.call_api("GET", f"vhosts/{vhost}/connections")) <= 3, True)
+    broker.call_api("DELETE", f"policies/{vhost}/full")
+    assert sending.wait(60) == 0
+    assert [line for line in sending.stdout if "Confirmed" in line] == [
+        f" [x] Confirmed 'task {number}'" for number in range(6)
+    ]
 
 
 # --- Stop in time ----------------------------------------------------------------

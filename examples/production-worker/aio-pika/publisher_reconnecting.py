@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import aio_pika
@@ -26,9 +27,8 @@ def pause(failures: int) -> float:  # by chance, else all come back at once
     return random.uniform(0, min(LONGEST, 0.5 * 2 ** min(failures, 10)))
 
 
-async def connect(node: Any) -> Any:
-    connection = await aio_pika.connect(node)
-    channel: Any = await connection.channel(on_return_raises=True)
+async def declare(connection: Any) -> Any:
+    channel = await connection.channel(on_return_raises=True)
     await channel.declare_queue("orders", durable=True, arguments=QUORUM)
     print(" [*] Connected")
     return channel
@@ -36,6 +36,7 @@ async def connect(node: Any) -> Any:
 
 async def main(nodes: list[Any]) -> None:
     node = itertools.cycle(random.sample(nodes, len(nodes)))
+    connection: Any = None
     channel, known = None, False
     # No further line is read until this one is stored.
     while line := await asyncio.to_thread(sys.stdin.buffer.readline):
@@ -46,15 +47,19 @@ async def main(nodes: list[Any]) -> None:
         for failures in itertools.count(1):
             try:
                 async with asyncio.timeout(20):  # a confirm may never come
-                    channel = channel or await connect(next(node))
+                    if not channel:
+                        connection = await aio_pika.connect(next(node))
+                        channel = await declare(connection)
                     await channel.default_exchange.publish(kept, "orders")
                 break
             except LOST as why:  # Cancelled, where the broker was silent
+                with suppress(*LOST, AttributeError):  # it may be none yet
+                    await asyncio.wait_for(connection.close(), 2)
+                connection = channel = None
                 if not known and re.search("REFUSED|OpenOk|PREC", repr(why)):
                     sys.exit(f"Refused: {why!r}. Fix AMQP_URLS: make doctor")
                 if failures == 1:
                     print(f" [!] Trying again: {why!r}", file=sys.stderr)
-            channel = None
             await asyncio.sleep(pause(failures))
         known = True
         print(f" [x] Confirmed {os.fsdecode(task)!r}")
@@ -66,6 +71,6 @@ if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         found = [make_url(url, heartbeat=5) for url in AMQP_URLS.split(",")]
-        asyncio.run(main(found))
-    except ValueError:  # whose text may hold a password
+        asyncio.run(main([node for node in found if node.origin()]))
+    except ValueError:  # origin(), too. Its text may hold a password
         sys.exit("AMQP_URLS wants amqp://user:password@host:5672/vhost,…")

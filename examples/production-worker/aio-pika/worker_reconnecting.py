@@ -75,6 +75,6 @@ if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
         found = [make_url(url, heartbeat=5) for url in AMQP_URLS.split(",")]
-        asyncio.run(main(found))
-    except ValueError:  # whose text may hold a password
+        asyncio.run(main([node for node in found if node.origin()]))
+    except ValueError:  # origin(), too. Its text may hold a password
         sys.exit("AMQP_URLS wants amqp://user:password@host:5672/vhost,…")

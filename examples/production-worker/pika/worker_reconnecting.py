@@ -71,7 +71,8 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
-        found = [pika.URLParameters(url) for url in AMQP_URLS.split(",")]
+        urls = [url or "no" for url in AMQP_URLS.split(",")]
+        found = [pika.URLParameters(url) for url in urls]
     except Exception:  # whose text may hold a password
         sys.exit("AMQP_URLS wants amqp://user:password@host:5672/vhost,…")
     main(found)

@@ -97,7 +97,8 @@ if __name__ == "__main__":
     out: Any = sys.stdout
     out.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
-        found = [pika.URLParameters(url) for url in AMQP_URLS.split(",")]
+        urls = [url or "no" for url in AMQP_URLS.split(",")]
+        found = [pika.URLParameters(url) for url in urls]
     except Exception:  # whose text may hold a password
         sys.exit("AMQP_URLS wants amqp://user:password@host:5672/vhost,…")
     if not STOP_WITHIN.isdecimal() or STOP_WITHIN == "0":
