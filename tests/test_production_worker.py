@@ -12,8 +12,8 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +21,8 @@ from typing import IO, Any
 
 import broker as brokers
 import pytest
-from broker import Broker
+import reaper
+from broker import Broker, DockerBroker, OwnedBroker
 from chapters import CLIENTS, EXAMPLES
 from conftest import (
     Starter,
@@ -94,7 +95,7 @@ def seen(script: Script, text: str, count: int = 1, seconds: float = 60) -> Scri
 
 
 def input_of(folder: Path, *tasks: str) -> Path:
-    file = folder / "input"
+    file = folder / f"input-{len(list(folder.iterdir()))}"
     file.write_text("".join(f"{task}\n" for task in tasks))
     return file
 
@@ -518,6 +519,196 @@ def test_refused_by_a_full_queue_it_tries_again_and_leaves_no_connections_behind
     assert [line for line in sending.stdout if "Confirmed" in line] == [
         f" [x] Confirmed 'task {number}'" for number in range(6)
     ]
+
+
+@contextmanager
+def restarted(broker: OwnedBroker, _: list[Script]) -> Iterator[None]:
+    broker.restart()
+    yield
+
+
+@contextmanager
+def killed(broker: OwnedBroker, _: list[Script]) -> Iterator[None]:
+    broker.kill()
+    broker.start()
+    yield
+
+
+@contextmanager
+def frozen(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
+    """Until all have noticed."""
+    docker = isinstance(broker, DockerBroker)
+    try:
+        if docker:
+            subprocess.run(["docker", "pause", broker.tag], check=True, capture_output=True)
+        else:
+            for process in reaper.processes(broker.tag):
+                process.suspend()
+        for script in scripts:
+            seen(script, AGAIN)
+    finally:
+        if docker:
+            subprocess.run(["docker", "unpause", broker.tag], check=True, capture_output=True)
+        else:
+            for process in reaper.processes(broker.tag):
+                process.resume()
+    yield
+
+
+@contextmanager
+def alarmed(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
+    """Until the publishers, which it blocks, have tried again."""
+    limit = broker.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
+    try:
+        broker.ctl("set_vm_memory_high_watermark", "0.0000001")
+        for script in scripts:
+            if PUBLISHER in script.name:
+                seen(script, AGAIN)
+    finally:
+        broker.ctl("set_vm_memory_high_watermark", limit)
+    yield
+
+
+@pytest.mark.parametrize("outage", [restarted, killed, frozen, alarmed])
+def test_nothing_is_lost_when_the_broker_fails(
+    start: Starter, restartable: OwnedBroker, tmp_path: Path, outage: Any
+) -> None:
+    """With publishers and workers of both clients on one queue, in the middle of it."""
+    with restartable.vhost() as url:
+        # A queue younger than a second or so is not safe from a SIGKILL of its only node.
+        with connected(url) as channel:
+            publish(channel, *(f"early {number}" for number in range(1_000)))
+        workers = [start(CHAPTER, client, WORKER, url=url) for client in CLIENTS]
+        publishers = []
+        for client in CLIENTS:
+            file = input_of(tmp_path, *(f"{client} {task}" for task in TASKS))
+            with file.open() as tasks:
+                publishers.append(start(CHAPTER, client, PUBLISHER, url=url, stdin=tasks))
+        for script in publishers:
+            script.wait_for("Confirmed", 200)
+        for script in workers:
+            script.wait_for("Done", 200)
+        with outage(restartable, [*workers, *publishers]):
+            for script in publishers:
+                assert script.wait(120) == 0, script
+            sent = {f"{client} {task}" for client in CLIENTS for task in TASKS}
+            poll(lambda: len(sent - set(received(*workers))), 0, 60)
+            for script in (*workers, *publishers):
+                lost = 0 if outage is alarmed and script in workers else 1
+                assert lines(script, AGAIN) == lost or outage is alarmed, script
+        with connected(url) as again:
+            poll(lambda: ready(again, "orders"), 0)
+        many = Counter(received(*workers))
+        twice = sum(count - 1 for task, count in many.items() if task in sent)
+        print(f"{outage.__name__}: {len(sent)} tasks, {twice} of them more than once")
+        assert twice <= 20
+
+
+ROBUST = """
+import asyncio, logging, os, aio_pika
+logging.disable(logging.CRITICAL)
+
+async def main():
+    connection = await aio_pika.connect_robust(os.environ["AMQP_URL"])
+    channel = await connection.channel()
+    await channel.set_qos(prefetch_count=1)
+    queue = await channel.declare_queue(
+        "orders", durable=True, arguments={"x-queue-type": "quorum"}
+    )
+    print("Waiting", flush=True)
+    async for message in queue.iterator():
+        async with message.process(requeue=True):
+            print("Received", message.body.decode(), flush=True)
+            await asyncio.sleep(0.5)
+    print("Over", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_connect_robust_comes_back_idle_says_nothing_and_ends_with_a_task_in_hand(
+    tmp_path: Path, url: str, channel: BlockingChannel
+) -> None:
+    """What the page says of it."""
+    declare(channel)
+    script = tmp_path / "robust.py"
+    script.write_text(ROBUST)
+    with Proxy(url) as proxy, closing(Script(script, url=proxy.url)) as robust:
+        robust.wait_for("Waiting")
+        proxy.cut()
+        poll(lambda: len(proxy.attempts) >= 2, True, 60)
+        publish(channel, "after")
+        robust.wait_for("Received after")
+        assert robust.stdout == ["Waiting", "Received after"]  # and not a word of the loss
+        publish(channel, "in hand")
+        robust.wait_for("in hand")
+        proxy.cut()
+        assert robust.wait() == 1
+        assert "ChannelInvalidStateError" in robust.stderr[-1]
+
+
+def test_connect_robust_needs_the_broker_for_its_first_connection(
+    tmp_path: Path, url: str
+) -> None:
+    script = tmp_path / "robust.py"
+    script.write_text(ROBUST)
+    with Proxy(url, "closed") as proxy, closing(Script(script, url=proxy.url)) as robust:
+        assert robust.wait() == 1
+        assert len(proxy.attempts) == 1
+
+
+def test_a_task_longer_than_the_heartbeats_comes_again_and_again_in_pika(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    """Of the reconnecting worker. On asyncio, and in a thread, it is done once."""
+    publish(channel, "20.00")
+    names = {"pika": [WORKER, STOPPING], "aio-pika": [WORKER]}[client]
+    long = worker(run, client, WORKER).wait_for("Received", 1)
+    if client == "pika":
+        long.wait_for("Received", 2, seconds=60)
+        assert lines(long, AGAIN) == 1
+    else:
+        long.wait_for("Done")
+        assert long.stderr == []
+    assert names
+
+
+def test_heartbeats_go_on_during_a_long_task(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    publish(channel, "20.00", "next")
+    long = worker(run, client, STOPPING).wait_for("Done", 2, seconds=60)
+    assert received(long) == ["20.00", "next"]
+    assert long.stderr == []
+
+
+def test_both_clients_print_the_same(
+    run: Start, publisher: Start, channel: BlockingChannel
+) -> None:
+    printed = {}
+    for client in CLIENTS:
+        sender = publisher(client, "same", "Grüße", "0.10")
+        assert sender.wait() == 0
+        lines_of = [sender.stdout]
+        for name in WORKERS:
+            busy = worker(run, client, name).wait_for("Done", 3)
+            busy.interrupt()
+            lines_of.append(busy.stdout)
+            channel.queue_purge("orders")
+            publish(channel, "same", "Grüße", "0.10")
+        printed[client] = lines_of
+        channel.queue_purge("orders")
+    assert printed["pika"] == printed["aio-pika"]
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_any_bytes_are_a_task_whatever_can_be_printed(
+    run: Start, client: str, channel: BlockingChannel, name: str
+) -> None:
+    publish(channel, b"caf\xe9", "Grüße 🐰")
+    busy = worker(run, client, name, PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    busy.wait_for("Done", 2)
+    poll(lambda: ready(channel, "orders"), 0)
 
 
 # --- Stop in time ----------------------------------------------------------------

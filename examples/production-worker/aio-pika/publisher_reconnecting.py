@@ -29,15 +29,18 @@ def pause(failures: int) -> float:  # by chance, else all come back at once
 
 async def declare(connection: Any) -> Any:
     channel = await connection.channel(on_return_raises=True)
+    amqp = await channel.get_underlay_channel()  # knows how it ends
     await channel.declare_queue("orders", durable=True, arguments=QUORUM)
     print(" [*] Connected")
-    return channel
+    return channel, amqp.closing
 
 
 async def main(nodes: list[Any]) -> None:
     node = itertools.cycle(random.sample(nodes, len(nodes)))
     connection: Any = None
-    channel, known = None, False
+    channel: Any = None
+    end: Any = None
+    known = False
     # No further line is read until this one is stored.
     while line := await asyncio.to_thread(sys.stdin.buffer.readline):
         task, number = line.rstrip(b"\r\n"), str(uuid.uuid4())
@@ -49,7 +52,9 @@ async def main(nodes: list[Any]) -> None:
                 async with asyncio.timeout(20):  # a confirm may never come
                     if not channel:
                         connection = await aio_pika.connect(next(node))
-                        channel = await declare(connection)
+                        channel, end = await declare(connection)
+                    if end.done():
+                        await end  # which raises the reason
                     await channel.default_exchange.publish(kept, "orders")
                 break
             except LOST as why:  # Cancelled, where the broker was silent
