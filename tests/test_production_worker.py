@@ -635,6 +635,7 @@ def test_connect_robust_comes_back_idle_says_nothing_and_ends_with_a_task_in_han
     script.write_text(ROBUST)
     with Proxy(url) as proxy, closing(Script(script, url=proxy.url)) as robust:
         robust.wait_for("Waiting")
+        subscribed(channel, "orders")
         proxy.cut()
         poll(lambda: len(proxy.attempts) >= 2, True, 60)
         publish(channel, "after")
@@ -693,7 +694,7 @@ def test_both_clients_print_the_same(
         for name in WORKERS:
             busy = worker(run, client, name).wait_for("Done", 3)
             busy.interrupt()
-            lines_of.append(busy.stdout)
+            lines_of.append([line for line in busy.stdout if line != STOP])
             channel.queue_purge("orders")
             publish(channel, "same", "Grüße", "0.10")
         printed[client] = lines_of
