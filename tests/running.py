@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from chapters import reader_environment
 
@@ -31,7 +31,7 @@ class Script:
         path: Path,
         *arguments: str | bytes,
         url: str,
-        stdin: int | IO[Any] = subprocess.DEVNULL,
+        stdin: Any = subprocess.DEVNULL,
         **environment: str,
     ) -> None:
         self.name = f"{path.parent.name}/{path.name}"

@@ -200,23 +200,44 @@ def test_it_waits_for_a_broker_that_is_not_there_yet(
 
 @pytest.mark.parametrize("name", WORKERS)
 def test_one_thrown_out_again_and_again_waits_longer_and_longer(
-    run: Start, client: str, url: str, broker: Broker, name: str
+    client: str, url: str, broker: Broker, name: str, tmp_path: Path
 ) -> None:
-    """Not allowed to consume: it gets as far as Waiting each time."""
+    """Not allowed to consume: it gets as far as Waiting each time.
+
+    In a copy that says how often it has failed, instead of waiting.
+    """
+    says = "(print('failures:', failures) or 0.1)"
+    copy = altered(CHAPTER, client, name, "(pause(failures))", says, tmp_path)
     vhost = url.rpartition("/")[2]
     broker.call_api("PUT", f"users/{vhost}", {"password": "s3cret", "tags": ""})
     try:
         rights = {"configure": ".*", "write": ".*", "read": ""}
         broker.call_api("PUT", f"permissions/{vhost}/{vhost}", rights)
         where = broker.url.rpartition("@")[2]
-        unread = run(client, name, url=f"amqp://{vhost}:s3cret@{where}{vhost}")
-        seen(unread, WAITING, 5)
-        losses = [line for line in unread.stderr if AGAIN in line]
-        assert "ACCESS_REFUSED" in losses[0]
-        # Pauses of up to 1, 2, 4 and 8 s: half of that is to be expected.
-        assert unread.times[-1] - unread.times[0] > 1
+        with closing(Script(copy, url=f"amqp://{vhost}:s3cret@{where}{vhost}")) as unread:
+            unread.wait_for("failures: 5")
+            assert unread.stdout[:6] == [
+                line for number in (1, 2, 3) for line in (WAITING, f"failures: {number}")
+            ]
+            assert "ACCESS_REFUSED" in unread.stderr[0]
     finally:
         broker.call_api("DELETE", f"users/{vhost}")
+
+
+@pytest.mark.parametrize("name", WORKERS)
+def test_after_a_connection_that_lasted_the_pauses_are_short_again(
+    client: str, url: str, name: str, tmp_path: Path
+) -> None:
+    says = "(print('failures:', failures) or 0.1)"
+    copy = altered(CHAPTER, client, name, "(pause(failures))", says, tmp_path)
+    copy.write_text(copy.read_text().replace("LONGEST = 10.0", "LONGEST = 2.0"))
+    with Proxy(url, "closed") as proxy, closing(Script(copy, url=proxy.url)) as script:
+        script.wait_for("failures: 3")
+        proxy.state = "through"
+        script.wait_for("Waiting")
+        select.select([], [], [], 3)  # for so long the connection has lasted
+        proxy.cut()
+        script.wait_for("failures: 0")
 
 
 @pytest.mark.parametrize("busy", [False, True])

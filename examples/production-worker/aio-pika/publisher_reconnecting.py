@@ -41,7 +41,6 @@ async def main(nodes: list[Any]) -> None:
     channel: Any = None
     end: Any = None
     known = False
-    # No further line is read until this one is stored.
     while line := await asyncio.to_thread(sys.stdin.buffer.readline):
         task, number = line.rstrip(b"\r\n"), str(uuid.uuid4())
         kept = aio_pika.Message(
