@@ -23,7 +23,7 @@ import broker as brokers
 import pytest
 import reaper
 from broker import Broker, DockerBroker, OwnedBroker
-from chapters import CLIENTS, EXAMPLES
+from chapters import CLIENTS, EXAMPLES, page
 from conftest import (
     Starter,
     altered,
@@ -702,6 +702,44 @@ def test_heartbeats_go_on_during_a_long_task(
     long = worker(run, client, STOPPING).wait_for("Done", 2, seconds=60)
     assert received(long) == ["20.00", "next"]
     assert long.stderr == []
+
+
+def test_a_task_longer_than_the_ack_timeout_is_done_again(
+    run: Start, client: str, broker: Broker, url: str, channel: BlockingChannel
+) -> None:
+    """What the page says of RabbitMQ since 4.3; with its policy, and 1 s in place of 30 min."""
+    if tuple(map(int, broker.version.split(".")[:2])) < (4, 3):
+        pytest.skip("before 4.3 it takes the broker a minute to notice")
+    policy = {"pattern": "^orders$", "definition": {"consumer-timeout": 1_000}}
+    path = f"policies/{url.rpartition('/')[2]}/long"
+    broker.call_api("PUT", path, {**policy, "apply-to": "queues"})
+    publish(channel, "15.00")
+    long = worker(run, client, STOPPING)
+    long.wait_for("Done").wait_for("Received", 2)
+    assert [line for line in long.stderr if AGAIN in line] == [
+        f"{AGAIN}ConnectionError('the broker ended the consumer')"
+    ]
+    text = page(CHAPTER).read_text()
+    assert long.stderr[0] in text
+    # With more time it is done, and is gone.
+    policy["definition"] = {"consumer-timeout": 7_200_000}
+    assert "'{\"consumer-timeout\": 7200000}'" in text
+    broker.call_api("PUT", path, {**policy, "apply-to": "queues"})
+    long.process.send_signal(signal.SIGTERM)
+    assert long.wait() == 0
+
+
+def test_what_the_page_says_of_limits_is_so() -> None:
+    text = page(CHAPTER).read_text()
+    for client, limit in (("pika", "alarm(20)"), ("aio-pika", "timeout(20)")):
+        folder = EXAMPLES / CHAPTER / client
+        assert limit in (folder / PUBLISHER).read_text()
+        assert '"STOP_WITHIN", "20"' in (folder / STOPPING).read_text()
+        for name in WORKERS:
+            assert re.search(r"heartbeat ?= ?5\b|heartbeat=5\b", (folder / name).read_text())
+    assert "20 s without an answer" in text
+    assert "``STOP_WITHIN`` seconds (20, unless" in " ".join(text.split())
+    assert f"{MANY:,} tasks" in " ".join(text.split())
 
 
 def test_both_clients_print_the_same(

@@ -69,7 +69,8 @@ def work(channel: Any, pool: ThreadPoolExecutor) -> None:
 def main(nodes: list[pika.URLParameters]) -> None:
     failures, known, lost, pool = 0, False, False, ThreadPoolExecutor(1)
     for node in itertools.cycle(random.sample(nodes, len(nodes))):
-        begun, node.heartbeat = time.monotonic(), 5
+        begun = time.monotonic()
+        node.heartbeat = 5  # who is silent for twice as long is lost
         try:
             with pika.BlockingConnection(node) as connection:
                 channel = connection.channel()
