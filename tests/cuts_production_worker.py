@@ -45,7 +45,7 @@ CUTS = [
         sabotage(
             "no pause",
             f"{client}/{name}",
-            "not_there_yet",
+            "not_there_yet or thrown_out",
             (r" *(await asyncio|time)\.sleep\(pause.*\n", ""),
         )
         for client in BOTH
