@@ -253,7 +253,9 @@ def test_a_connection_closed_by_force(
         victim.wait_for("Received")
     close_connections(broker, url, "maintenance at noon")
     seen(victim, AGAIN)
-    assert "CONNECTION_FORCED - maintenance at noon" in victim.stderr[0]
+    # One that sleeps on its connection may find it gone, and not why.
+    if not (busy and client == "pika" and name == WORKER):
+        assert "CONNECTION_FORCED - maintenance at noon" in victim.stderr[0]
     seen(victim, WAITING, 2)
     assert len(victim.stderr) == 1
     with connected(url) as channel:
