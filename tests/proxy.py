@@ -73,6 +73,8 @@ class Proxy:
                 client.close()
                 continue
             self._sockets.append(broker)
+            for each in (client, broker):  # else a message may take 40 ms
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._run(self._pump, client, broker, ("through", "deaf", "unconfirmed", "greeting"))
             self._run(self._pump, broker, client, ("through", "unconfirmed", "greeting"))
 
