@@ -207,7 +207,7 @@ def other(request: pytest.FixtureRequest) -> str:
 
 class Starter(Protocol):
     def __call__(
-        self, chapter: str, client: str, name: str, *arguments: str | bytes, **more: str
+        self, chapter: str, client: str, name: str, *arguments: str | bytes, **more: Any
     ) -> Script: ...
 
 
@@ -217,7 +217,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Starter]:
     started: list[Script] = []
 
     def start(
-        chapter: str, client: str, name: str, *arguments: str | bytes, **more: str
+        chapter: str, client: str, name: str, *arguments: str | bytes, **more: Any
     ) -> Script:
         url = more.pop("url", None) or request.getfixturevalue("url")
         path: Path = EXAMPLES / chapter / client / name

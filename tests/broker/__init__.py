@@ -43,6 +43,7 @@ __all__ = [
     "PREFIX",
     "Broker",
     "BrokerError",
+    "DockerBroker",
     "OwnedBroker",
     "can_install",
     "diagnose",

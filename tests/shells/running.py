@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from shells.chapters import reader_environment
 
@@ -21,10 +22,18 @@ class Script:
     """A running script, its output line by line with the time of each.
 
     `stdout` and `stderr` are lists of lines that grow while it runs; `times`
-    are those of stdout's, in seconds of time.monotonic().
+    are those of stdout's, in seconds of time.monotonic(). Its standard input is
+    empty, or what subprocess.Popen is told of it: a file, or PIPE.
     """
 
-    def __init__(self, path: Path, *arguments: str | bytes, url: str, **environment: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *arguments: str | bytes,
+        url: str,
+        stdin: Any = subprocess.DEVNULL,
+        **environment: str,
+    ) -> None:
         self.name = f"{path.parent.name}/{path.name}"
         self.stdout: list[str] = []
         self.stderr: list[str] = []
@@ -34,7 +43,7 @@ class Script:
         self.process = subprocess.Popen(
             [sys.executable, str(path), *arguments],
             env=whole,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -98,6 +107,6 @@ class Script:
         if self.process.poll() is None:
             self.process.kill()
         self.wait()
-        for stream in (self.process.stdout, self.process.stderr):
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream:
                 stream.close()
