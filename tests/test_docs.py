@@ -42,7 +42,8 @@ OTHERS = {
     *("ExceptionGroup", "PYTHONUNBUFFERED=1", "task_queue", "to_thread", "perf_counter", "RPC"),
     *("tx_select", "tx_commit", "connect_robust", "INTERNAL_ERROR", "F6vdosn44fgIbw980"),
     *("ChannelClosedByBroker", "ChannelNotFoundEntity"),
-    *("x-max-length-bytes", "x-dead-letter-strategy"),
+    *("x-max-length-bytes", "x-dead-letter-strategy", "consumer_timeout"),
+    *("ProbableAuthenticationError", "TimeoutStopSec", "GracePeriodSeconds"),
 }
 
 
