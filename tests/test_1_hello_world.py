@@ -148,6 +148,7 @@ def test_messages_stay_in_order_whoever_sends_them(
 def test_priorities_as_the_page_has_them(broker: Broker, channel: BlockingChannel) -> None:
     assert aio_pika.Message(b"").priority == figure(CHAPTER, r"aio-pika sends priority (\d)")
     usual = figure(CHAPTER, r"send none, which counts as (\d)")
+    assert usual == figure("which-client", r"None sent, which counts as (\d)")
     declare(channel)
     for given in (usual - 1, None, usual, usual + 1):
         properties = pika.BasicProperties(priority=given)
@@ -156,6 +157,7 @@ def test_priorities_as_the_page_has_them(broker: Broker, channel: BlockingChanne
     in_order = found == [str(each).encode() for each in (usual + 1, None, usual, usual - 1)]
     since = version(said(CHAPTER, r"Since RabbitMQ (\S+) every quorum queue sorts"))
     assert in_order == (version(broker.version) >= since)
+    assert since == version(said("3-publish-subscribe", r"does, since RabbitMQ (\S+): aio-pika"))
 
 
 def test_a_body_is_any_bytes(run: Start, client: str, channel: BlockingChannel) -> None:

@@ -27,7 +27,7 @@ from conftest import (
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker, NackError
 from pika.spec import BasicProperties
-from shells.chapters import figure, said
+from shells.chapters import EXAMPLES, figure, said
 from shells.running import INTERRUPTED, Script
 
 CHAPTER = "6-rpc"
@@ -192,6 +192,9 @@ def test_our_client_and_official_servers(
     asking = run(client, name, "30")
     properties, body = take(channel)
     assert (int(body), properties.expiration) == (30, f"{PATIENCE}000")
+    unit = said(CHAPTER, rf"(?<![-\w]){client} counts ``expiration`` in (\w+)")
+    given = {"milliseconds": "TIMEOUT * 1000", "seconds": " = TIMEOUT "}[unit]
+    assert given in (EXAMPLES / CHAPTER / client / CLIENT).read_text()
     assert properties.correlation_id
     reply(channel, properties, "832040")
     assert ended(asking)[:2] == (0, [" [x] Requesting fib(30)", " [.] Got 832040"])

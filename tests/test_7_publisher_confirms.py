@@ -27,7 +27,7 @@ from conftest import (
     ready,
 )
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError, NackError
+from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError
 from shells.chapters import CLIENTS, DOCS, figure, page, said
 from shells.running import INTERRUPTED, Script
 from shells.wiretap import Wiretap
@@ -392,6 +392,11 @@ async def of_aio_pika(url: str, settings: str, exchange: str, queue: str) -> str
             return type(error).__name__
         returned = isinstance(getattr(result, "delivery", None), aiormq.spec.Basic.Return)
         return "returned as the result" if returned else "nothing"
+
+
+def test_a_channel_has_confirms_or_transactions(channel: BlockingChannel) -> None:
+    with pytest.raises(ChannelClosedByBroker):
+        channel.tx_select()
 
 
 def test_the_table_of_answers(broker: Broker, url: str, channel: BlockingChannel) -> None:

@@ -24,6 +24,7 @@ from shells.chapters import (
     numbered,
     page,
     pages,
+    said,
     scripts,
 )
 from shells.player import scenarios
@@ -127,8 +128,16 @@ def test_the_versions_on_the_pages_are_those_that_are_tried() -> None:
     for versions in measured:
         series = [".".join(each.split(".")[:2]) for each in re.findall(r"[\d.]+\d", versions)]
         assert series == list(record["versions"]), versions
-    for client, said in re.findall(r"(?<!-)\b(pika|aio-pika) (\d+\.\d+)(?:\.\d+)?\b", texts):
-        assert metadata.version(client).startswith(f"{said}."), (client, said)
+    for client, given in re.findall(r"(?<!-)\b(pika|aio-pika) (\d+\.\d+)(?:\.\d+)?\b", texts):
+        assert metadata.version(client).startswith(f"{given}."), (client, given)
+
+
+@pytest.mark.parametrize("chapter", ["1-hello-world", "2-work-queues", "6-rpc"])
+def test_how_each_client_says_that_it_will_not_ack(chapter: str) -> None:
+    for client, where in zip(CLIENTS, ("pika", "aio-pika"), strict=True):
+        name = said(chapter, rf"(?:\(|, )``(\w+)`` in {where}[,)]")
+        scripts_of = (EXAMPLES / chapter / client).glob("*.py")
+        assert any(f"{name}=True" in path.read_text() for path in scripts_of), client
 
 
 def test_every_page_has_its_place() -> None:

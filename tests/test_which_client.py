@@ -189,6 +189,7 @@ def test_pika_has_no_confirms_unless_asked(url: str) -> None:
         full = {"x-max-length": 0, "x-overflow": "reject-publish"}
         silent.queue_declare("full", durable=True, arguments=full)
         silent.basic_publish("", "full", b"")
+        assert table()["Publisher confirms"]["pika"].startswith("Off until ")
         with pytest.raises(NackError):
             confirming.basic_publish("", "full", b"")
 
@@ -198,6 +199,7 @@ async def publish_with_aio_pika(url: str) -> None:
         channel = await connection.channel()
         full = {"x-max-length": 0, "x-overflow": "reject-publish"}
         await channel.declare_queue("full", durable=True, arguments=full)
+        assert table()["Publisher confirms"]["aio-pika"] == "On"
         with pytest.raises(aio_pika.exceptions.DeliveryError):
             await channel.default_exchange.publish(aio_pika.Message(b""), "full")
         found = await channel.default_exchange.publish(aio_pika.Message(b""), "nowhere")
@@ -305,6 +307,9 @@ def test_aio_pika_consumes_at_once_what_the_prefetch_allows(
     channel.queue_declare("task_queue", durable=True, arguments=QUORUM)
     publish(channel, *[b""] * 8)
     assert asyncio.run(main()) == at_once
+    told = table()["Several deliveries at a time"]["aio-pika"]
+    words = "as many as the prefetch allows" if prefetch else "all of them without one"
+    assert words in told
 
 
 def test_what_each_hears_of_a_deleted_queue(url: str) -> None:
@@ -312,7 +317,8 @@ def test_what_each_hears_of_a_deleted_queue(url: str) -> None:
         channel.queue_declare("pika_s", durable=True, arguments=QUORUM)
         channel.basic_consume("pika_s", lambda *_: None)
         other.queue_delete("pika_s")
-        channel.start_consuming()  # returns
+        channel.start_consuming()
+        assert "``start_consuming()`` returns, " in table()["The queue is deleted"]["pika"]
 
     async def main() -> list[str]:
         heard: list[str] = []
@@ -330,6 +336,9 @@ def test_what_each_hears_of_a_deleted_queue(url: str) -> None:
             return list(heard)
 
     assert asyncio.run(main()) == ["cancelled"]
+    told = table()["The queue is deleted"]["aio-pika"]
+    assert told.startswith("Silence:")
+    assert "``on_consumer_cancel_callbacks``" in told
 
 
 # --- What it costs -----------------------------------------------------------
