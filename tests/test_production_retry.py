@@ -373,6 +373,7 @@ def mass(
     )
     team.settle(channel)
     team.close()
+    subscribed(channel, "payments", 0)
     assert set(team.done().values()) == {1}
     table = run(clients[0], DEAD)
     assert table.wait() == 0
@@ -459,6 +460,7 @@ def test_what_ends_its_worker_waits_too(
     assert table.wait() == 0
     assert re.fullmatch(rf"'17' +'{poison}' +1 +delivery_limit", table.stdout[1])
     team.close()
+    subscribed(queues, "payments.delayed", 0)
     assert run(client, DEAD, "put-back", "17", QUEUE="payments.delayed").wait() == 0
     poll(lambda: ready(queues, "payments.delayed"), 1)
 
@@ -477,6 +479,7 @@ def test_delayed_poison_comes_back_when_it_is_mended(
     wait_dead(queues, 1, "payments.delayed.dead")
     assert sum("Received" in line for line in worker.stdout) == 5
     worker.close()
+    subscribed(queues, "payments.delayed", 0)
     assert run(client, DEAD, "put-back", "all", QUEUE="payments.delayed").wait() == 0
     copy(client, DELAYED, {WORK: MENDED}).wait_for("Done")
     poll(lambda: ready(queues, "payments.delayed"), 0)
@@ -838,6 +841,7 @@ def test_a_full_disk_shows_before_a_task_is_taken(
     worker = run(client, ONCE, DATABASE=str(database)).wait_for("Booked")
     pay(queues, "18", "alice 5")
     worker.wait_for("has 10").close()
+    subscribed(queues, "payments", 0)  # else it may be sent to who is no longer there
     pay(queues, "19", "alice 5")
     limit = "__import__('resource').setrlimit(1, (0, 0))  # RLIMIT_FSIZE"
     assert_one_line(
