@@ -203,6 +203,19 @@ def test_what_fails_comes_back_after_delays_that_grow(
     assert worker.interrupt() == INTERRUPTED
 
 
+def test_one_queue_for_all_delays_would_not_do(channel: BlockingChannel) -> None:
+    """It looks only at its head: a short delay waits behind a long one."""
+    quorum = {"x-queue-type": "quorum"}
+    out = {**quorum, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "out"}
+    channel.queue_declare("out", durable=True, arguments=quorum)
+    for name in ("mixed", "alone"):
+        channel.queue_declare(name, durable=True, arguments=out)
+    for queue, delay in (("mixed", "60000"), ("mixed", "100"), ("alone", "1000")):
+        pay(channel, queue, "alice 5", queue=queue, expiration=delay)
+    assert take(channel, "out")[0].message_id == "alone"
+    assert ready(channel, "mixed") == 2
+
+
 def test_the_dead_have_their_reasons(run: Run, client: str, queues: BlockingChannel) -> None:
     run(client, TTL)
     pay(queues, "17", "nobody 5")
