@@ -568,13 +568,17 @@ def test_all_are_put_back_in_their_order(run: Run, client: str, queues: Blocking
 
 
 def test_put_back_it_has_all_attempts_again(
-    run: Run, client: str, queues: BlockingChannel
+    run: Run, client: str, broker: Broker, queues: BlockingChannel
 ) -> None:
+    """But for 4.0, where the nack counts as a failed delivery, and that count follows it."""
     lay(queues, "nobody 5")
     run(client, DEAD, "put-back", "1").wait()
     worker = run(client, TTL).wait_for("now in payments.dead")
+    counted = (4, 0) <= tuple(map(int, broker.version.split(".")[:2])) < (4, 3)
+    reasons = [DIED if counted else "KeyError('nobody')", *["KeyError('nobody')"] * 3]
     assert worker.stdout[2::2] == [
-        f" [x] Failed: KeyError('nobody'), now in {station}" for station in STATIONS
+        f" [x] Failed: {reason}, now in {station}"
+        for reason, station in zip(reasons, STATIONS, strict=True)
     ]
     found, _ = take(queues, "payments.dead")
     assert len(found.headers["failures"]) == 8
