@@ -203,6 +203,19 @@ def test_what_fails_comes_back_after_delays_that_grow(
     assert worker.interrupt() == INTERRUPTED
 
 
+def test_one_queue_for_all_delays_would_not_do(channel: BlockingChannel) -> None:
+    """It looks only at its head: a short delay waits behind a long one."""
+    quorum = {"x-queue-type": "quorum"}
+    out = {**quorum, "x-dead-letter-exchange": "", "x-dead-letter-routing-key": "out"}
+    channel.queue_declare("out", durable=True, arguments=quorum)
+    for name in ("mixed", "alone"):
+        channel.queue_declare(name, durable=True, arguments=out)
+    for queue, delay in (("mixed", "60000"), ("mixed", "100"), ("alone", "1000")):
+        pay(channel, queue, "alice 5", queue=queue, expiration=delay)
+    assert take(channel, "out")[0].message_id == "alone"
+    assert ready(channel, "mixed") == 2
+
+
 def test_the_dead_have_their_reasons(run: Run, client: str, queues: BlockingChannel) -> None:
     run(client, TTL)
     pay(queues, "17", "nobody 5")
@@ -373,6 +386,7 @@ def mass(
     )
     team.settle(channel)
     team.close()
+    subscribed(channel, "payments", 0)
     assert set(team.done().values()) == {1}
     table = run(clients[0], DEAD)
     assert table.wait() == 0
@@ -459,6 +473,7 @@ def test_what_ends_its_worker_waits_too(
     assert table.wait() == 0
     assert re.fullmatch(rf"'17' +'{poison}' +1 +delivery_limit", table.stdout[1])
     team.close()
+    subscribed(queues, "payments.delayed", 0)
     assert run(client, DEAD, "put-back", "17", QUEUE="payments.delayed").wait() == 0
     poll(lambda: ready(queues, "payments.delayed"), 1)
 
@@ -477,6 +492,7 @@ def test_delayed_poison_comes_back_when_it_is_mended(
     wait_dead(queues, 1, "payments.delayed.dead")
     assert sum("Received" in line for line in worker.stdout) == 5
     worker.close()
+    subscribed(queues, "payments.delayed", 0)
     assert run(client, DEAD, "put-back", "all", QUEUE="payments.delayed").wait() == 0
     copy(client, DELAYED, {WORK: MENDED}).wait_for("Done")
     poll(lambda: ready(queues, "payments.delayed"), 0)
@@ -552,13 +568,17 @@ def test_all_are_put_back_in_their_order(run: Run, client: str, queues: Blocking
 
 
 def test_put_back_it_has_all_attempts_again(
-    run: Run, client: str, queues: BlockingChannel
+    run: Run, client: str, broker: Broker, queues: BlockingChannel
 ) -> None:
+    """But for 4.0, where the nack counts as a failed delivery, and that count follows it."""
     lay(queues, "nobody 5")
     run(client, DEAD, "put-back", "1").wait()
     worker = run(client, TTL).wait_for("now in payments.dead")
+    counted = (4, 0) <= tuple(map(int, broker.version.split(".")[:2])) < (4, 3)
+    reasons = [DIED if counted else "KeyError('nobody')", *["KeyError('nobody')"] * 3]
     assert worker.stdout[2::2] == [
-        f" [x] Failed: KeyError('nobody'), now in {station}" for station in STATIONS
+        f" [x] Failed: {reason}, now in {station}"
+        for reason, station in zip(reasons, STATIONS, strict=True)
     ]
     found, _ = take(queues, "payments.dead")
     assert len(found.headers["failures"]) == 8
@@ -838,6 +858,7 @@ def test_a_full_disk_shows_before_a_task_is_taken(
     worker = run(client, ONCE, DATABASE=str(database)).wait_for("Booked")
     pay(queues, "18", "alice 5")
     worker.wait_for("has 10").close()
+    subscribed(queues, "payments", 0)  # else it may be sent to who is no longer there
     pay(queues, "19", "alice 5")
     limit = "__import__('resource').setrlimit(1, (0, 0))  # RLIMIT_FSIZE"
     assert_one_line(
