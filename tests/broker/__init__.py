@@ -32,7 +32,7 @@ from broker.base import (
     port_is_free,
     say,
 )
-from broker.docker import DEFAULT_IMAGE, DockerBroker, docker_trouble
+from broker.container import DEFAULT_IMAGE, DockerBroker, docker_trouble
 from broker.node import PrivateNode, can_install, install_from_debian, installed_programs
 from broker.urls import DEFAULT_URL, diagnose, handshake, is_amqp, shown
 
