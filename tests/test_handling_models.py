@@ -173,7 +173,7 @@ def test_a_killed_worker_loses_none_of_500(
     run: Run, watch: Watch, url: str, channel: BlockingChannel, name: str
 ) -> None:
     jobs = numbered(500, "sleep 0.002" if name == SINGLE else "sleep 0.02")
-    jobs[100] = "sleep 1 #101"  # which it is in the middle of
+    jobs[100] = "sleep 4 #101"  # which it is in the middle of
     publish(url, *jobs)
     workers = 4 if name == PROCESSES else 20
     first = worker(run, name, workers).wait_for("Done", count=100).wait_for(jobs[100])
