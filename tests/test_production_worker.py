@@ -581,12 +581,16 @@ def frozen(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
 @contextmanager
 def alarmed(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
     """Until the publishers, which it blocks, have tried again."""
+    publishers = [script for script in scripts if PUBLISHER in script.name]
+    for script in publishers:  # else they are through before rabbitmqctl is
+        script.process.send_signal(signal.SIGSTOP)
     limit = broker.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
     try:
         broker.ctl("set_vm_memory_high_watermark", "0.0000001")
-        for script in scripts:
-            if PUBLISHER in script.name:
-                seen(script, AGAIN)
+        for script in publishers:
+            script.process.send_signal(signal.SIGCONT)
+        for script in publishers:
+            seen(script, AGAIN)
     finally:
         broker.ctl("set_vm_memory_high_watermark", limit)
     yield
