@@ -17,7 +17,7 @@ import pika
 import pytest
 from broker import Broker, BrokerError
 from pika.adapters.blocking_connection import BlockingChannel
-from shells.chapters import APPS, CLIENTS, EXAMPLES
+from shells.chapters import APPS, CLIENTS, EXAMPLES, declared_in
 from shells.running import PATIENCE, Script
 
 HANDLE = "RABBITMQ_BY_EXAMPLE_BROKER"
@@ -211,6 +211,10 @@ class Starter(Protocol):
     ) -> Script: ...
 
 
+# With what is to be replaced by what, in a dict before its arguments.
+Copy = Callable[..., Script]
+
+
 @pytest.fixture
 def start(request: pytest.FixtureRequest) -> Iterator[Starter]:
     """Start an example script; on failure the report shows what all printed."""
@@ -230,6 +234,24 @@ def start(request: pytest.FixtureRequest) -> Iterator[Starter]:
         print(script)  # pytest shows it when the test failed
 
 
+@pytest.fixture
+def copy(start: Starter, tmp_path: Path) -> Copy:
+    """Start a copy of a script, with changes: by what there must be, what replaces it."""
+
+    def started(
+        chapter: str, client: str, name: str, changes: dict[str, str], *arguments: str, **more: Any
+    ) -> Script:
+        text = (EXAMPLES / chapter / client / name).read_text()
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        path = Path(tempfile.mkdtemp(dir=tmp_path)) / name
+        path.write_text(text)
+        return start("", "", str(path), *arguments, **more)
+
+    return started
+
+
 @contextmanager
 def connected(url: str) -> Iterator[BlockingChannel]:
     """A channel for what a test does itself, with publisher confirms."""
@@ -243,6 +265,14 @@ def connected(url: str) -> Iterator[BlockingChannel]:
 def channel(url: str) -> Iterator[BlockingChannel]:
     with connected(url) as opened:
         yield opened
+
+
+@pytest.fixture
+def payments(channel: BlockingChannel) -> BlockingChannel:
+    """A channel to a virtual host that has the queues of docs/production-retry.rst."""
+    for each in declared_in(EXAMPLES / "production-worker/pika/declare_queues.py"):
+        channel.queue_declare(each.name, **each.arguments)
+    return channel
 
 
 def ready(channel: BlockingChannel, queue: str) -> int:

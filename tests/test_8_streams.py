@@ -541,9 +541,8 @@ def test_without_acks_the_broker_stops_at_the_prefetch_count(
     channel.basic_qos(prefetch_count=3)
     first = {"x-stream-offset": "first"}
     channel.basic_consume("events", lambda *m: found.append(m[3]), arguments=first)
-    end = time.monotonic() + 1.5
-    while time.monotonic() < end:
-        channel.connection.process_data_events(0.1)
+    poll(lambda: (channel.connection.process_data_events(0.5), len(found))[1], 3)
+    channel.connection.process_data_events(1)
     assert found == [b"a", b"b", b"c"]
 
 

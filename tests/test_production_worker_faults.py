@@ -1,0 +1,305 @@
+"""What docs/production-worker.rst promises of a worker and a publisher under faults."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broker import Broker, DockerBroker, OwnedBroker, reaper
+from conftest import (
+    Starter,
+    close_connections,
+    connected,
+    poll,
+    ready,
+)
+from pika.adapters.blocking_connection import BlockingChannel
+from shells.chapters import CLIENTS
+from shells.proxy import Proxy
+from shells.running import Script
+from test_production_worker import (
+    AGAIN,
+    CHAPTER,
+    MANY,
+    PUBLISHER,
+    WAITING,
+    WORKER,
+    Start,
+    declare,
+    done,
+    input_of,
+    lines,
+    publish,
+    received,
+    seen,
+    send,
+    stored,
+    worker,
+)
+
+
+@pytest.fixture
+def run(start: Starter) -> Start:
+    return partial(start, CHAPTER)
+
+
+@pytest.fixture
+def publisher(run: Start, tmp_path: Path) -> Start:
+    return partial(send, run, tmp_path)
+
+
+TASKS = [f"order {number}" for number in range(MANY)]
+
+
+def both_ways(run: Start, publisher: Start, client: str, url: str) -> tuple[Script, Script]:
+    """A publisher with many tasks, and a worker, in the middle of it."""
+    doing = worker(run, client, url=url)
+    sending = publisher(client, *TASKS, url=url)
+    sending.wait_for("Confirmed", count=300)
+    doing.wait_for("Done", count=100)
+    return sending, doing
+
+
+def all_done(sending: Script, doing: Script) -> None:
+    """Everything that was to be sent is confirmed, in order, and done."""
+    assert sending.wait(120) == 0, sending
+    confirmed = [line for line in sending.stdout if "Confirmed" in line]
+    assert confirmed == [f" [x] Confirmed {task!r}" for task in TASKS]
+    poll(lambda: len(set(received(doing))), MANY, 60)
+    poll(lambda: done(doing) >= MANY, True, 60)
+    assert set(received(doing)) == set(TASKS)
+    assert len(received(doing)) <= MANY + 20  # those in hand come again
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["cut", "silent"])
+def test_nothing_is_lost_when_the_network_fails(
+    run: Start, publisher: Start, client: str, url: str, how: str
+) -> None:
+    with Proxy(url) as proxy:
+        sending, doing = both_ways(run, publisher, client, proxy.url)
+        if how == "silent":
+            proxy.state = "silent"
+            for each in (sending, doing):
+                seen(each, AGAIN)
+            proxy.cut("through")
+        else:
+            proxy.cut()
+        all_done(sending, doing)
+        for each in (sending, doing):
+            assert (lines(each, AGAIN), lines(each, "[*]")) == (1, 2), each
+
+
+def test_nothing_is_lost_when_connections_are_closed_by_force(
+    run: Start, publisher: Start, client: str, broker: Broker, url: str
+) -> None:
+    doing = worker(run, client)
+    with ExitStack() as stack:
+        sending = run(client, PUBLISHER, stdin=subprocess.PIPE)
+        pipe = stack.enter_context(closing(sending.process.stdin))  # type: ignore
+        half = MANY // 2
+        pipe.write("".join(f"{task}\n" for task in TASKS[:half]))
+        pipe.flush()
+        sending.wait_for("Confirmed")
+        close_connections(broker, url, "first", 2)
+        pipe.write("".join(f"{task}\n" for task in TASKS[half:]))
+    seen(doing, WAITING, 2)
+    all_done(sending, doing)
+    assert (lines(sending, AGAIN), lines(doing, AGAIN)) == (1, 1)
+
+
+@contextmanager
+def restarted(broker: OwnedBroker, _: list[Script]) -> Iterator[None]:
+    broker.restart()
+    yield
+
+
+@contextmanager
+def killed(broker: OwnedBroker, _: list[Script]) -> Iterator[None]:
+    broker.kill()
+    broker.start()
+    yield
+
+
+@contextmanager
+def frozen(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
+    """Until all have noticed."""
+    docker = isinstance(broker, DockerBroker)
+    try:
+        if docker:
+            subprocess.run(["docker", "pause", broker.tag], check=True, capture_output=True)
+        else:
+            for process in reaper.processes(broker.tag):
+                process.suspend()
+        for script in scripts:
+            seen(script, AGAIN)
+    finally:
+        if docker:
+            subprocess.run(["docker", "unpause", broker.tag], check=True, capture_output=True)
+        else:
+            for process in reaper.processes(broker.tag):
+                process.resume()
+    yield
+
+
+@contextmanager
+def alarmed(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
+    """Until the publishers, which it blocks, have tried again."""
+    publishers = [script for script in scripts if PUBLISHER in script.name]
+    for script in publishers:  # else they are through before rabbitmqctl is
+        script.process.send_signal(signal.SIGSTOP)
+    limit = broker.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
+    try:
+        broker.ctl("set_vm_memory_high_watermark", "0.0000001")
+        for script in publishers:
+            script.process.send_signal(signal.SIGCONT)
+        for script in publishers:
+            seen(script, AGAIN)
+    finally:
+        broker.ctl("set_vm_memory_high_watermark", limit)
+    yield
+
+
+@pytest.mark.parametrize("outage", [restarted, killed, frozen, alarmed])
+def test_nothing_is_lost_when_the_broker_fails(
+    start: Starter, restartable: OwnedBroker, tmp_path: Path, outage: Any
+) -> None:
+    """With publishers and workers of both clients on one queue, in the middle of it."""
+    with restartable.vhost() as url:
+        # A queue younger than a second or so is not safe from a SIGKILL of its only node.
+        with connected(url) as channel:
+            publish(channel, *(f"early {number}" for number in range(1_000)))
+        workers = [start(CHAPTER, client, WORKER, url=url) for client in CLIENTS]
+        publishers = []
+        for client in CLIENTS:
+            file = input_of(tmp_path, *(f"{client} {task}" for task in TASKS))
+            with file.open() as tasks:
+                publishers.append(start(CHAPTER, client, PUBLISHER, url=url, stdin=tasks))
+        for script in publishers:
+            script.wait_for("Confirmed", 200)
+        for script in workers:
+            script.wait_for("Done", 200)
+        with outage(restartable, [*workers, *publishers]):
+            for script in publishers:
+                assert script.wait(120) == 0, script
+            sent = {f"{client} {task}" for client in CLIENTS for task in TASKS}
+            poll(lambda: len(sent - set(received(*workers))), 0, 60)
+            for script in (*workers, *publishers):
+                lost = 0 if outage is alarmed and script in workers else 1
+                assert lines(script, AGAIN) == lost or outage is alarmed, script
+        with connected(url) as again:
+            poll(lambda: ready(again, "orders"), 0)
+        many = Counter(received(*workers))
+        twice = sum(count - 1 for task, count in many.items() if task in sent)
+        print(f"{outage.__name__}: {len(sent)} tasks, {twice} of them more than once")
+        assert twice <= 20
+
+
+# --- connect_robust ---
+
+
+ROBUST = """
+import asyncio, logging, os, aio_pika
+logging.disable(logging.CRITICAL)
+
+async def main():
+    connection = await aio_pika.connect_robust(os.environ["AMQP_URL"])
+    channel = await connection.channel()
+    await channel.set_qos(prefetch_count=1)
+    queue = await channel.declare_queue(
+        "orders", durable=True, arguments={"x-queue-type": "quorum"}
+    )
+    print("Waiting", flush=True)
+    async for message in queue.iterator():
+        async with message.process(requeue=True):
+            print("Received", message.body.decode(), flush=True)
+            await asyncio.sleep(0.5)
+        print("Done", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_connect_robust_comes_back_idle_says_nothing_and_ends_with_a_task_in_hand(
+    tmp_path: Path, url: str, channel: BlockingChannel
+) -> None:
+    """What the page says of it."""
+    declare(channel)
+    script = tmp_path / "robust.py"
+    script.write_text(ROBUST)
+    with Proxy(url) as proxy, closing(Script(script, url=proxy.url)) as robust:
+        publish(channel, "before")  # a loss in its own set-up it does not survive
+        robust.wait_for("Done")
+        proxy.cut()
+        poll(lambda: len(proxy.attempts) >= 2, True)
+        publish(channel, "after")
+        robust.wait_for("after")  # and not a word of the loss
+        told = [line for line in robust.stdout if line not in ("Received before", "Done")]
+        assert told == ["Waiting", "Received after"]
+        publish(channel, "in hand")
+        robust.wait_for("in hand")
+        proxy.cut()
+        assert robust.wait() == 1
+        assert "ChannelInvalidStateError" in robust.stderr[-1]
+
+
+ROBUST_PUBLISHER = """
+import asyncio, logging, os, aio_pika
+logging.disable(logging.CRITICAL)
+
+async def main():
+    connection = await aio_pika.connect_robust(os.environ["AMQP_URL"], reconnect_interval=1)
+    channel = await connection.channel()
+    await channel.declare_queue("orders", durable=True, arguments={"x-queue-type": "quorum"})
+    for task in "first", "second", *100 * ["third"]:
+        print("Publishing", task, flush=True)
+        try:
+            await channel.default_exchange.publish(aio_pika.Message(task.encode()), "orders")
+            print("Confirmed", task, flush=True)
+            await asyncio.to_thread(input)
+        except BaseException:
+            print("Failed", task, flush=True)
+            await asyncio.sleep(0.3)  # until it is connected again
+
+asyncio.run(main())
+"""
+
+
+def test_connect_robust_sends_nothing_again(
+    tmp_path: Path, url: str, channel: BlockingChannel
+) -> None:
+    declare(channel)
+    script = tmp_path / "robust.py"
+    script.write_text(ROBUST_PUBLISHER)
+    with (
+        Proxy(url) as proxy,
+        closing(Script(script, url=proxy.url, stdin=subprocess.PIPE)) as robust,
+    ):
+        assert robust.process.stdin
+        robust.wait_for("Confirmed first")
+        proxy.state = "silent"
+        robust.process.stdin.write("\n")
+        robust.process.stdin.flush()
+        robust.wait_for("Publishing second")
+        poll(lambda: ready(channel, "orders"), 1)
+        proxy.cut("through")
+        robust.wait_for("Failed second")
+        robust.wait_for("Confirmed third")
+    assert [task for task, _ in stored(channel)] == ["first", "third"]
+
+
+def test_connect_robust_needs_the_broker_for_its_first_connection(
+    tmp_path: Path, url: str
+) -> None:
+    script = tmp_path / "robust.py"
+    script.write_text(ROBUST)
+    with Proxy(url, "closed") as proxy, closing(Script(script, url=proxy.url)) as robust:
+        assert robust.wait() == 1
+        assert len(proxy.attempts) == 1

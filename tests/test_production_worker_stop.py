@@ -1,0 +1,244 @@
+"""The promises of docs/production-worker.rst on long tasks, and on stopping in time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import select
+import signal
+import time
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from broker import Broker
+from conftest import (
+    Starter,
+    altered,
+    assert_one_line,
+    poll,
+    ready,
+)
+from pika.adapters.blocking_connection import BlockingChannel
+from shells.chapters import page
+from shells.proxy import Proxy
+from shells.running import Script
+from test_production_worker import (
+    AGAIN,
+    CHAPTER,
+    STOP,
+    STOPPING,
+    WAITING,
+    WORKER,
+    Start,
+    done,
+    lines,
+    publish,
+    received,
+    seen,
+    worker,
+)
+
+
+@pytest.fixture
+def run(start: Starter) -> Start:
+    return partial(start, CHAPTER)
+
+
+# --- Long tasks ---
+
+
+@pytest.mark.long
+def test_a_task_longer_than_the_heartbeats_comes_again_and_again_in_pika(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    """Of the reconnecting worker. On asyncio, and in a thread, it is done once."""
+    publish(channel, "20.00")
+    long = worker(run, client, WORKER).wait_for("Received", 1)
+    if client == "pika":
+        long.wait_for("Received", 2, seconds=60)
+        assert lines(long, AGAIN) == 1
+    else:
+        long.wait_for("Done")
+        assert long.stderr == []
+
+
+@pytest.mark.long
+def test_heartbeats_go_on_during_a_long_task(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    publish(channel, "20.00", "next")
+    long = worker(run, client, STOPPING).wait_for("Done", 2, seconds=60)
+    assert received(long) == ["20.00", "next"]
+    assert long.stderr == []
+
+
+@pytest.mark.long
+def test_a_task_longer_than_the_ack_timeout_is_done_again(
+    run: Start, client: str, broker: Broker, url: str, channel: BlockingChannel
+) -> None:
+    """What the page says of RabbitMQ since 4.3; with its policy, and 1 s in place of 30 min."""
+    if tuple(map(int, broker.version.split(".")[:2])) < (4, 3):
+        pytest.skip("before 4.3 it takes the broker a minute to notice")
+    policy = {"pattern": "^orders$", "definition": {"consumer-timeout": 1_000}}
+    path = f"policies/{url.rpartition('/')[2]}/long"
+    broker.call_api("PUT", path, {**policy, "apply-to": "queues"})
+    publish(channel, "15.00")
+    long = worker(run, client, STOPPING)
+    long.wait_for("Done").wait_for("Received", 2)
+    assert [line for line in long.stderr if AGAIN in line] == [
+        f"{AGAIN}ConnectionError('the broker ended the consumer')"
+    ]
+    text = page(CHAPTER).read_text()
+    assert long.stderr[0] in text
+    # With more time it is done, and is gone.
+    policy["definition"] = {"consumer-timeout": 7_200_000}
+    assert "'{\"consumer-timeout\": 7200000}'" in text
+    broker.call_api("PUT", path, {**policy, "apply-to": "queues"})
+    long.process.send_signal(signal.SIGTERM)
+    assert long.wait() == 0
+
+
+# --- Stop in time ----------------------------------------------------------------
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+
+def stopped(script: Script) -> None:
+    """It has ended as it was told to, quietly."""
+    assert (script.wait(), script.stderr) == (0, []), script
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_it_finishes_what_is_in_hand_and_takes_nothing_new(
+    run: Start, client: str, channel: BlockingChannel, how: signal.Signals
+) -> None:
+    publish(channel, "2.00", "next")
+    busy = worker(run, client, STOPPING).wait_for("Received")
+    busy.process.send_signal(how)
+    stopped(busy)
+    assert busy.stdout == [WAITING, " [x] Received '2.00'", STOP, " [x] Done"]
+    method, _, body = channel.basic_get("orders")
+    assert method
+    assert (body, method.redelivered) == (b"next", False)  # it never had that one
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_what_takes_too_long_is_given_back_after_the_deadline(
+    run: Start, client: str, channel: BlockingChannel, how: signal.Signals
+) -> None:
+    publish(channel, "60.00", "next")
+    busy = worker(run, client, STOPPING, STOP_WITHIN="2").wait_for("Received")
+    begun = time.monotonic()
+    busy.process.send_signal(how)
+    stopped(busy)
+    assert busy.stdout[1:] == [" [x] Received '60.00'", STOP, " [x] Given back"]
+    assert 1.5 < time.monotonic() - begun < 20
+    poll(lambda: ready(channel, "orders"), 2)
+
+
+@pytest.mark.parametrize("signals", [*itertools.product(STOPS, STOPS)])
+def test_a_second_signal_gives_back_at_once(
+    run: Start, client: str, channel: BlockingChannel, signals: tuple[signal.Signals, ...]
+) -> None:
+    publish(channel, "60.00", "next")
+    busy = worker(run, client, STOPPING, STOP_WITHIN="50").wait_for("Received")
+    busy.process.send_signal(signals[0])
+    busy.wait_for("Stopping")
+    busy.process.send_signal(signals[1])
+    stopped(busy)
+    assert busy.stdout[1:] == [" [x] Received '60.00'", STOP, " [x] Given back"]
+    poll(lambda: ready(channel, "orders"), 2)
+
+
+def test_what_is_given_back_at_a_stop_does_not_count_as_a_failure(
+    run: Start, client: str, channel: BlockingChannel, broker: Broker
+) -> None:
+    """Else twenty deployments in a row would drop a long task."""
+    publish(channel, "60.00")
+    busy = worker(run, client, STOPPING).wait_for("Received")
+    busy.process.send_signal(signal.SIGTERM)
+    busy.process.send_signal(signal.SIGINT)
+    stopped(busy)
+    taken: list[Any] = []
+
+    def back() -> bool:
+        taken[:] = channel.basic_get("orders")
+        return taken[0] is not None
+
+    poll(back, True)
+    counted = (taken[1].headers or {}).get("x-delivery-count", 0)
+    if broker.version >= "4.3":
+        assert counted == 0
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_one_with_nothing_in_hand_stops_at_once(
+    run: Start, client: str, channel: BlockingChannel, url: str, how: signal.Signals
+) -> None:
+    """Idle, or waiting for a broker that is not there, or that is silent."""
+    idle = worker(run, client, STOPPING)
+    with Proxy(url, "closed") as closed, Proxy(url, "silent") as silent:
+        away, frozen = (run(client, STOPPING, url=each.url) for each in (closed, silent))
+        seen(away, AGAIN)
+        poll(lambda: len(silent.attempts), 1)
+        for each in (idle, away, frozen):
+            each.process.send_signal(how)
+            assert each.wait() == 0, each
+    assert idle.stdout == [WAITING]
+
+
+def test_a_broker_that_is_silent_does_not_keep_it(
+    client: str, channel: BlockingChannel, url: str, tmp_path: Path
+) -> None:
+    """In a copy without heartbeats, which would end its waiting, too."""
+    old = {"pika": "heartbeat = 5", "aio-pika": "heartbeat=5"}[client]
+    copy = altered(CHAPTER, client, STOPPING, old, old.replace("5", "0"), tmp_path)
+    publish(channel, "2.00")
+    with Proxy(url) as proxy, closing(Script(copy, url=proxy.url, STOP_WITHIN="3")) as busy:
+        busy.wait_for("Received")
+        proxy.state = "silent"
+        busy.process.send_signal(signal.SIGTERM)
+        assert busy.wait() == 0
+    poll(lambda: ready(channel, "orders"), 1, 60)
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "soon", "1.5"])
+def test_a_deadline_that_is_none(run: Start, client: str, value: str) -> None:
+    assert_one_line(run(client, STOPPING, STOP_WITHIN=value), "STOP_WITHIN wants")
+
+
+def stop_somewhere(
+    run: Start, channel: BlockingChannel, client: str, chance: random.Random, twice: bool
+) -> tuple[Script, list[str]]:
+    """A worker with tasks of 0 to 300 ms, stopped at a random moment."""
+    tasks = [f"0.{chance.randrange(30):02}" for _ in range(4)]
+    publish(channel, *tasks)
+    busy = worker(run, client, STOPPING)
+    if chance.random() < 0.9:
+        busy.wait_for("Received")
+    select.select([], [], [], chance.uniform(0, 0.4))
+    busy.process.send_signal(chance.choice(STOPS))
+    if twice:
+        select.select([], [], [], 0.0003)
+        busy.process.send_signal(chance.choice(STOPS))
+    return busy, tasks
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_stopped_at_any_moment_it_loses_nothing(
+    run: Start, client: str, channel: BlockingChannel, twice: bool
+) -> None:
+    """Every task is done, or back in the queue; none is both, and none neither."""
+    chance = random.Random(f"{client} {twice}")
+    for _ in range(int(os.environ.get("STOPS", "5"))):
+        busy, tasks = stop_somewhere(run, channel, client, chance, twice)
+        stopped(busy)
+        finished = done(busy)
+        if not twice:  # what was begun was finished
+            assert received(busy) == tasks[:finished]
+        poll(lambda: ready(channel, "orders"), len(tasks) - finished)
+        channel.queue_purge("orders")
