@@ -6,9 +6,13 @@ JOBS ?= 12
 
 VENV := .venv
 RUN := $(VENV)/bin/python
+# Stamps of what is installed: for the scripts, the broker and the demo; and what
+# tests, the companion app's tests, pages and linters need beside it.
 READY := $(VENV)/ready
-# The companion app http-queue needs more, and so do its tests.
+TESTS_READY := $(VENV)/tests-ready
 APPS_READY := $(VENV)/apps-ready
+DOCS_READY := $(VENV)/docs-ready
+LINT_READY := $(VENV)/lint-ready
 # What readers and contributors run lives beside the tests.
 TOOL := PYTHONPATH=tests $(RUN)
 PYTEST = $(RUN) -m pytest -n $(JOBS) --dist loadgroup
@@ -24,8 +28,17 @@ help: ## show this list
 $(READY): requirements.txt .ci/setup.sh .ci/install.sh
 	@sh .ci/setup.sh "$(PYTHON)" "$(VENV)"
 
-$(APPS_READY): $(READY) tests/apps/requirements.txt $(wildcard examples/*/requirements.txt)
+$(TESTS_READY): $(READY) tests/requirements.txt
+	@sh .ci/install.sh "$(VENV)" tests/requirements.txt tests-ready
+
+$(APPS_READY): $(TESTS_READY) tests/apps/requirements.txt $(wildcard examples/*/requirements.txt)
 	@sh .ci/install.sh "$(VENV)" tests/apps/requirements.txt apps-ready
+
+$(DOCS_READY): $(READY) docs/requirements.txt
+	@sh .ci/install.sh "$(VENV)" docs/requirements.txt docs-ready
+
+$(LINT_READY): $(READY) .ci/requirements.txt
+	@sh .ci/install.sh "$(VENV)" .ci/requirements.txt lint-ready
 
 demo: $(READY) ## watch a work queue, half a minute (CHAPTER=6-rpc: another)
 	@$(TOOL) -m shells.demo $(CHAPTER)
@@ -39,7 +52,7 @@ doctor: $(READY) ## say what is there and what to type next
 reset: $(READY) ## delete the queues and exchanges that the scripts declare
 	@$(TOOL) -m shells.doctor reset
 
-test: $(READY) ## run every script and transcript against a throwaway broker
+test: $(TESTS_READY) ## run every script and transcript against a throwaway broker
 	@$(PYTEST) $(ARGS)
 
 # These compute rather than wait.
@@ -52,24 +65,24 @@ sabotage: $(APPS_READY) ## break the scripts and see the tests fail (WHAT="no co
 
 check: lint types docs test test-apps ## everything a change must pass
 
-format: $(READY) ## format and fix what can be fixed by itself
+format: $(LINT_READY) ## format and fix what can be fixed by itself
 	@$(RUN) -m ruff check --fix --quiet . ; $(RUN) -m ruff format .
 
-lint: $(READY) ## format and lint, checked
+lint: $(LINT_READY) ## format and lint, checked
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m ruff check .
 
-types: $(APPS_READY) ## types of scripts and tooling
+types: $(APPS_READY) $(DOCS_READY) $(LINT_READY) ## types of scripts and tooling
 	@$(VENV)/bin/basedpyright
 
-docs: $(READY) ## build the pages into docs/_build/html
+docs: $(DOCS_READY) ## build the pages into docs/_build/html
 	@$(RUN) -m sphinx -n -W --keep-going -q -b html docs docs/_build/html
 	@echo "Pages: docs/_build/html/index.html"
 
-figures: $(APPS_READY) ## record what the scripts do and draw the figures anew
+figures: $(APPS_READY) $(DOCS_READY) ## record what the scripts do and draw the figures anew
 	@$(TOOL) docs/figures/record.py
 
-bench: $(READY) ## the consumer benchmark in full, half an hour (resumes what was interrupted)
+bench: $(DOCS_READY) ## the consumer benchmark in full, half an hour (resumes what was interrupted)
 	@$(TOOL) docs/figures/record_consumer_benchmark.py full
 
 bench-quick: $(READY) ## the same in two minutes, nothing recorded

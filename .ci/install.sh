@@ -6,12 +6,9 @@ venv=$1
 requirements=$2
 stamp=$3
 
-echo "Installing what $requirements names into $venv (once, a minute) …" >&2
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-    -r "$requirements" >"$log" 2>&1; then
-    cat "$log" >&2
+echo "Installing what $requirements names into $venv (once) …" >&2
+if ! sh .ci/quietly.sh "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    -r "$requirements"; then
     echo "pip could not install what $requirements names; see above." >&2
     exit 1
 fi

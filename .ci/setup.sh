@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make the virtual environment with everything in requirements.txt.
+# Make the virtual environment with what is in requirements.txt.
 #   setup.sh PYTHON VENV
 set -eu
 python=$1
@@ -26,5 +26,6 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     fi
 fi
 
-"$python" -m venv "$venv"
+echo "Making $venv …" >&2
+sh .ci/quietly.sh "$python" -m venv "$venv"
 sh .ci/install.sh "$venv" requirements.txt ready

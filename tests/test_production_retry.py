@@ -163,7 +163,7 @@ def test_what_fails_comes_back_after_delays_that_grow(
     # When a line is read says less than when it was printed.
     assert all(time > 0.5 * delay for time, delay in zip(waited, (1, 2, 4), strict=True)), waited
     delays = {
-        each.name: each.arguments["x-message-ttl"]
+        each.name: each.arguments["arguments"]["x-message-ttl"]
         for each in declared_in(EXAMPLES / CHAPTER / client / DECLARE)
         if each.name in STATIONS[:-1]
     }
@@ -269,7 +269,7 @@ def test_what_ends_its_worker_ends_four_and_is_set_aside(
     team = Team(worker, worker)
     pay(payments, "18", "alice 5")
     team.until(lambda: ready(payments, "payments.dead"), 1)
-    assert len(team.ended()) == 4
+    team.until(lambda: len(team.ended()), 4)
     assert {script.wait() for script in team.ended()} == {1}
     assert team.done() == {"'alice 5'": 1}
     found, _ = take(payments, "payments.dead")
@@ -335,7 +335,7 @@ def test_what_no_worker_can_look_at_is_set_aside_by_the_broker(
     team = Team(partial(run, client, TTL))
     team.until(lambda: ready(payments, "payments.dead"), 1)
     team.until(team.done, {"'alice 5'": 1})
-    assert len(team.ended()) == 6
+    team.until(lambda: len(team.ended()), 6)
     table = run(client, DEAD)
     assert table.wait() == 0
     assert re.fullmatch(r"'17' +'nobody 5' +1 +delivery_limit", table.stdout[1])
@@ -442,7 +442,7 @@ def test_what_ends_its_worker_waits_too(
     pay(payments, "18", "alice 5", queue="payments.delayed")
     team.until(lambda: ready(payments, "payments.delayed.dead"), 1)
     team.until(team.done, {"'alice 5'": 1})
-    assert len(team.ended()) == 4
+    team.until(lambda: len(team.ended()), 4)
     table = run(client, DEAD, QUEUE="payments.delayed")
     assert table.wait() == 0
     assert re.fullmatch(rf"'17' +'{poison}' +1 +delivery_limit", table.stdout[1])
