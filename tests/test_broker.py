@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,28 @@ def test_a_port_that_is_none(port: str) -> None:
     )
     assert done.returncode == 1
     assert done.stderr == f"PORT={port} is not a port number: make broker PORT=5673\n"
+
+
+UNPRIVILEGED = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+@pytest.mark.skipif(
+    not shutil.which("setpriv")
+    or not UNPRIVILEGED.exists()
+    or int(UNPRIVILEGED.read_text()) < 1024,
+    reason="here any user may",
+)
+def test_a_port_that_is_not_permitted() -> None:
+    without = ["setpriv", "--bounding-set", "-net_bind_service"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*without, *PROGRAM],
+        cwd=TESTS,
+        env={**os.environ, "PORT": "81"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "Port 81 is not permitted to this user: make broker PORT=5673\n"
 
 
 # --- Which one, and what it says -------------------------------------------

@@ -58,14 +58,17 @@ def test_a_queue_left_over_is_named_and_reset_deletes_it(
 ) -> None:
     channel.queue_declare("task_queue", durable=True, arguments={"x-queue-type": "classic"})
     channel.basic_publish("", "task_queue", b"old")
+    channel.exchange_declare("logs", "fanout")  # as the scripts do it, and deleted, too
     channel.queue_declare("somebody_elses", durable=True)
     done = run(url)
     assert done.returncode == 1
     assert "queue task_queue: PRECONDITION_FAILED" in done.stdout
-    assert "make reset" in done.stdout
+    deletes = done.stdout.rpartition("make reset  (deletes ")[2].rstrip(")\n").split(", ")
+    task_queue = "queue task_queue with 1 waiting messages"
+    assert sorted(deletes) == ["exchange logs", task_queue]
     done = run(url, "reset")
     assert (done.returncode, done.stderr) == (0, ""), done
-    assert done.stdout == "Deleted queue task_queue, with 1 waiting messages.\n"
+    assert sorted(done.stdout.splitlines()) == [f"Deleted {each}." for each in sorted(deletes)]
     left = broker.call_api("GET", f"queues/{url.rpartition('/')[2]}")
     assert [queue["name"] for queue in left] == ["somebody_elses"]
     assert run(url).returncode == 0

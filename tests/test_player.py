@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.text import Text
 from shells.chapters import reader_environment
+from shells.demo import Screen
 from shells.player import Player, TranscriptError, scenarios
 
 Play = Callable[..., None]
@@ -173,3 +177,22 @@ Second
         assert [step.command for step in first.steps] == [f"echo {client}"]
         assert [(step.command, step.line) for step in second.steps] == [("echo both", 27)]
         assert (first.title, second.title) == ("First", "Second")
+
+
+# --- The demo -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("width", "height"), [(114, 18), (120, 40), (152, 40), (200, 45)])
+def test_the_demo_shows_the_last_line_of_each_shell(width: int, height: int) -> None:
+    """However many lines before it are wrapped."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, height=height)
+    screen = Screen(console, ["shell1", "shell2", "shell3"])
+    screen.lines["shell1"] = [Text("a task of some words " * 5) for _ in range(12)]
+    screen.lines["shell2"] = [Text(f"line {number}") for number in range(12)]
+    for lines in screen.lines.values():
+        lines.append(Text("the end"))
+    with console.capture() as captured:
+        console.print(screen.panels())
+    shown = captured.get()
+    assert shown.count("the end") == 3
+    assert len(shown.splitlines()) <= height

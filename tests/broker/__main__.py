@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -36,12 +37,26 @@ def holder(port: int) -> str:
         return name
 
 
+def permitted(port: int) -> bool:
+    """Whether this user may listen there at all."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            return False
+        except OSError:
+            pass
+    return True
+
+
 def keep(port: int, out: TextIO) -> None:
     """Keep a broker in the foreground until Ctrl-C, SIGTERM or our parent's end.
 
     Or until the terminal is closed. Where `make` is the first program in it, only
     `make` gets the SIGHUP, and waits for us.
     """
+    if not permitted(port):
+        raise BrokerError(f"Port {port} is not permitted to this user: make broker PORT=5673")
     if not port_is_free(port):
         raise BrokerError(
             f"Port {port} is held by {holder(port)}. If that is a broker you want to use, "

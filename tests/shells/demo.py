@@ -59,12 +59,26 @@ class Screen:
             self.console.print(Text(f"{shell.name} | ", style="dim") + text, soft_wrap=True)
 
     def panels(self) -> Columns:
-        height = max(map(len, self.lines.values())) + 2
+        """Panels of one height, which has room for what wraps; else for the last of it."""
         width = self.console.width // len(self.lines)
+        inside = self.console.options.update_width(width - 4)
+        rows = {
+            name: self.console.render_lines(Text("\n").join(lines), inside, pad=False)
+            for name, lines in self.lines.items()
+        }
+        height = min(max(map(len, rows.values())), self.console.height - 3)
         return Columns(
             [
-                Panel(Text("\n").join(lines), title=name, width=width, height=height)
-                for name, lines in self.lines.items()
+                Panel(
+                    Text("\n").join(
+                        Text.assemble(*((part.text, part.style or "") for part in row))
+                        for row in shown[-height:]
+                    ),
+                    title=name,
+                    width=width,
+                    height=height + 2,
+                )
+                for name, shown in rows.items()
             ],
             padding=0,
         )

@@ -100,6 +100,19 @@ def leftovers(url: str) -> Iterator[str]:
             yield f"{thing.kind} {thing.name}: {refusal}"
 
 
+def present(url: str) -> Iterator[tuple[Declaration, str]]:
+    """What `make reset` deletes, each with its words."""
+    for thing in unique_declarations():
+        if not exists(url, thing):
+            continue
+        if thing.kind == "exchange":
+            yield thing, f"exchange {thing.name}"
+            continue
+        with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+            found = connection.channel().queue_declare(thing.name, passive=True).method
+        yield thing, f"queue {thing.name} with {found.message_count} waiting messages"
+
+
 def docker_version() -> str:
     import docker
 
@@ -137,7 +150,8 @@ def look() -> int:
     if ready:
         print("Next       open the page of a chapter and run its scripts, or: make test")
     elif any(name == "Left over" for name, _ in rows):
-        print("Next       make reset  (deletes all that the scripts declare, with what is in it)")
+        deleted = ", ".join(words for _, words in present(url))
+        print(f"Next       make reset  (deletes {deleted})")
     elif "AMQP_URL" in os.environ:
         print("Next       fix AMQP_URL, or unset it and: make broker")
     else:
@@ -151,21 +165,16 @@ def reset() -> int:
     if problem := diagnose(url):
         print(f"{shown(url)}: {problem}", file=sys.stderr)
         return 1
-    count = 0
-    for thing in unique_declarations():
-        if not exists(url, thing):
-            continue
-        count += 1
+    found = list(present(url))
+    for thing, words in found:
         with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
             channel = connection.channel()
             if thing.kind == "queue":
-                waiting = channel.queue_declare(thing.name, passive=True).method.message_count
                 channel.queue_delete(thing.name)
-                print(f"Deleted queue {thing.name}, with {waiting} waiting messages.")
             else:
                 channel.exchange_delete(thing.name)
-                print(f"Deleted exchange {thing.name}.")
-    if not count:
+        print(f"Deleted {words}.")
+    if not found:
         print(f"{shown(url)} has none of the scripts' queues and exchanges.")
     return 0
 
