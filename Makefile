@@ -30,7 +30,7 @@ $(APPS_READY): $(READY) tests/apps/requirements.txt $(wildcard examples/*/requir
 demo: $(READY) ## watch a work queue, half a minute (CHAPTER=6-rpc: another)
 	@$(TOOL) -m shells.demo $(CHAPTER)
 
-broker: $(READY) ## keep a throwaway broker on port 5672 (PORT=5673: another)
+broker: $(READY) ## keep a throwaway broker on port 5672 (PORT=5673: another; TLS=1: TLS, too)
 	@$(TOOL) -m broker
 
 doctor: $(READY) ## say what is there and what to type next
