@@ -54,7 +54,7 @@ async def main() -> None:
         amqp = await channel.get_underlay_channel()  # knows how it ends
         amqp.on_consumer_cancel_callbacks.add(lambda _: connection.close())
         await channel.set_qos(prefetch_count=1)
-        # It may not make the queue. To ask whether it is there needs no right.
+        # It may not make the queue, just ask whether it is there.
         queue = await channel.get_queue("orders")
         print(" [*] Waiting for messages. To exit press CTRL+C")
         with suppress(ChannelInvalidStateError):  # an ack too late

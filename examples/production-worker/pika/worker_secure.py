@@ -45,7 +45,7 @@ def connect() -> Any:
 def main() -> None:
     channel = connect().channel()
     channel.basic_qos(prefetch_count=1)
-    # It may not make the queue. To ask whether it is there needs no right.
+    # It may not make the queue, just ask whether it is there.
     channel.queue_declare("orders", passive=True)
     print(" [*] Waiting for messages. To exit press CTRL+C")
     for method, _, body in channel.consume("orders"):
