@@ -111,12 +111,10 @@ def test_a_task_goes_through_with_few_rights(
     declare = run(client, DECLARE)
     assert (declare.wait(), declare.stdout, declare.stderr) == (0, [" [x] Declared orders"], [])
     worker = run(other, WORKER, url=site.worker).wait_for("Waiting")
-    sender = run(client, PUBLISHER, "Grüße", "\udcff.", url=site.publisher)
-    assert (sender.wait(), sender.stdout, sender.stderr) == (
-        0,
-        [r" [x] Sent 'Grüße \udcff.'"],
-        [],
-    )
+    ascii_only = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    sender = run(client, PUBLISHER, "Grüße", "\udcff.", url=site.publisher, **ascii_only)
+    assert (sender.wait(), sender.stderr) == (0, [])
+    assert sender.stdout == [r" [x] Sent 'Gr\xfc\xdfe \udcff.'"]
     worker.wait_for("Done")
     assert worker.stdout == [WAITING, r" [x] Received 'Grüße \udcff.'", " [x] Done"]
     assert (worker.interrupt(), worker.stderr) == (INTERRUPTED, [])
