@@ -43,7 +43,7 @@ $(LINT_READY): $(READY) .ci/requirements.txt
 demo: $(READY) ## watch a work queue, half a minute (CHAPTER=6-rpc: another)
 	@$(TOOL) -m shells.demo $(CHAPTER)
 
-broker: $(READY) ## keep a throwaway broker on port 5672 (PORT=5673: another)
+broker: $(READY) ## keep a throwaway broker on port 5672 (PORT=5673: another; TLS=1: TLS, too)
 	@$(TOOL) -m broker
 
 doctor: $(READY) ## say what is there and what to type next

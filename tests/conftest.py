@@ -137,7 +137,7 @@ def start_broker() -> None:
     if owned or HANDLE in os.environ:
         return
     try:
-        owned = brokers.get(lean=True)
+        owned = brokers.get(lean=True, tls=True)
         owned.call_api("GET", "overview")
     except BrokerError as error:
         pytest.exit(str(error), returncode=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -22,8 +23,8 @@ from conftest import TESTS, poll
 PROGRAM = [sys.executable, "-m", "broker"]
 
 
-def keep_broker(port: int, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PORT": str(port)}
+def keep_broker(port: int, stdin: int = subprocess.DEVNULL, **more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PORT": str(port), **more}
     environment.pop("AMQP_URL", None)
     return subprocess.Popen(
         PROGRAM,
@@ -50,10 +51,10 @@ def banner(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 @pytest.fixture
-def kept(broker: Broker) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+def kept(broker: Broker, how: signal.Signals) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     """`make broker` on a port of its own; what it printed; its tag."""
     (port,) = brokers.free_ports(1)
-    process = keep_broker(port)
+    process = keep_broker(port, TLS="1" if how == signal.SIGINT else "")
     text, tag = banner(process)
     assert f"port {port}." in text
     yield process, text, tag
@@ -80,8 +81,9 @@ def test_nothing_is_left_behind(
 ) -> None:
     process, text, tag = kept
     assert remains(tag)
-    url = text.partition("export AMQP_URL=")[2].split()[0]
-    assert brokers.handshake(url)
+    url, *ca_file = re.findall(r"^export (?:AMQP_URL|CA_FILE)=(\S+)$", text, re.MULTILINE)
+    assert url.startswith("amqps://" if ca_file else "amqp://")
+    assert brokers.handshake(url, *ca_file)
     process.send_signal(how)
     status = process.wait(30)
     assert status == (-signal.SIGKILL if how == signal.SIGKILL else 0)
@@ -213,7 +215,7 @@ def test_docker_without_the_image_is_said_and_the_next_is_used(
     nothing_there: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Node:
-        def __init__(self, port: int | None) -> None:
+        def __init__(self, port: int | None, tls: bool) -> None:
             self.port = port
 
         def start(self) -> None: ...

@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,7 +33,7 @@ from broker import Broker
 from conftest import close_connections, connected, subscribed
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
-from shells.chapters import DOCS, EXAMPLES
+from shells.chapters import CLIENTS, DOCS, EXAMPLES
 from shells.running import Script
 
 PAGE = DOCS / "errors.rst"
@@ -135,6 +136,34 @@ connecting(
 connecting("tls", lambda site: f"amqps://guest:guest@{site.address}")
 connecting("password", lambda site: f"amqp://guest:secret@{site.address}")
 connecting("vhost", lambda site: f"{site.broker.url}nowhere")
+
+
+def over_tls(site: Site) -> str:
+    if not site.broker.tls_url:
+        pytest.skip("whether the broker that AMQP_URL names has TLS is not known")
+    return site.broker.tls_url
+
+
+connecting("certificate", over_tls)
+
+
+def secure_worker_says(name: str, url: Callable[[Site], str], ca_file: str = "") -> None:
+    """Register what the worker over TLS prints, in both clients."""
+
+    def run(site: Site, client: str) -> None:
+        script = EXAMPLES / "production-worker" / client / "worker_secure.py"
+        with closing(Script(script, url=url(site), CA_FILE=ca_file)) as ended:
+            ended.wait()
+            logging.error("\n".join(ended.stderr))
+
+    for client in CLIENTS:
+        provokes(name)(partial(run, client=client))
+
+
+secure_worker_says("certificate", over_tls)
+secure_worker_says("certificate", over_tls, "no-such-file.pem")
+secure_worker_says("tls", lambda site: f"amqps://guest:guest@{site.address}")
+secure_worker_says("url", lambda site: site.url)
 
 
 # What pika refuses, and aio-pika takes.

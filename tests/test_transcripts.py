@@ -7,11 +7,12 @@ test_all_chapters.py plays on one virtual host.
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-from broker import LOOPBACK, Broker, free_ports
+from broker import LOOPBACK, Broker, BrokerError, free_ports
 from shells.chapters import (
     EXAMPLES,
     chapters,
@@ -42,6 +43,9 @@ def parametrize(found: list[Scenario]) -> pytest.MarkDecorator:
 def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
     if scenario.uses_rabbitmqctl and not broker.rabbitmqctl:
         pytest.skip("rabbitmqctl of the broker that AMQP_URL names is out of reach")
+    if scenario.over_tls and not broker.tls_url:
+        pytest.skip("whether the broker that AMQP_URL names has TLS is not known")
+    url = broker.over_tls(url) if scenario.over_tls else url
     directory = EXAMPLES / folder(scenario.page) / scenario.client
     with tempfile.TemporaryDirectory() as temporary:
         write_rabbitmqctl(Path(temporary), broker.rabbitmqctl, unquote(url.rpartition("/")[2]))
@@ -51,16 +55,28 @@ def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         environment |= {name: f"http://{LOOPBACK}:{port}" for name, port in ports.items()}
         environment["HTTP_QUEUE_PORT"] = str(ports["HTTP_QUEUE_URL"])
+        environment["CA_FILE"] = broker.ca_file
         environment["TMPDIR"] = temporary  # what they make there goes with it
-        with Player(directory, environment) as player:
-            if update:
-                player.update(scenario)
-            else:
-                player.play(scenario)
+        try:
+            with Player(directory, environment) as player:
+                if update:
+                    player.update(scenario)
+                else:
+                    player.play(scenario)
+        finally:
+            for user in scenario.users:
+                with suppress(BrokerError):  # it may not have come so far
+                    broker.call_api("DELETE", f"users/{user}")
 
 
-@parametrize([scenario for scenario in ALL if not scenario.restarts_broker])
+@parametrize([each for each in ALL if not each.restarts_broker and not each.users])
 def test_transcript(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
+    play(scenario, broker, url, update)
+
+
+@pytest.mark.xdist_group("users")  # whose names are the broker's, not a virtual host's
+@parametrize([scenario for scenario in ALL if scenario.users])
+def test_transcript_with_users(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
     play(scenario, broker, url, update)
 
 

@@ -70,13 +70,16 @@ There is no RabbitMQ broker to use here. Any one of these fixes it:
   3. name a running one: export AMQP_URL=amqp://user:password@host/"""
 
 
-def start(port: int | None = None, kind: str | None = None, lean: bool = False) -> OwnedBroker:
+def start(
+    port: int | None = None, kind: str | None = None, lean: bool = False, tls: bool = False
+) -> OwnedBroker:
     """Start a throwaway broker and wait until it answers.
 
     `kind` is "docker", "private", or None for the first that works; it comes
     from the environment's BROKER when it isn't given. A container may be `lean`,
     for a thousand tests: it logs errors only, and has its files in memory, which
-    forgets them when it stops. Raises BrokerError.
+    forgets them when it stops. With `tls` it listens on one more port, over TLS, with
+    a certificate for localhost (see certificates.py). Raises BrokerError.
     """
     kind = kind or os.environ.get("BROKER") or None
     if kind not in (None, "docker", "private"):
@@ -98,7 +101,7 @@ def start(port: int | None = None, kind: str | None = None, lean: bool = False) 
     if reason:
         say(f"Using the installed rabbitmq-server, because {reason}.")
     for attempt in range(ATTEMPTS):
-        broker = DockerBroker(image, port, lean) if in_docker else PrivateNode(port)
+        broker = DockerBroker(image, port, lean, tls) if in_docker else PrivateNode(port, tls)
         try:
             broker.start()
             return broker
@@ -121,10 +124,10 @@ def named(url: str) -> Broker:
     return Broker(shown(url), url, handshake(url), os.environ.get("RABBITMQ_API", api))
 
 
-def get(lean: bool = False) -> Broker:
+def get(lean: bool = False, tls: bool = False) -> Broker:
     """The broker to use, as the text at the top of this file says.
 
-    Where it is started, `lean` is as for `start`.
+    Where it is started, `lean` and `tls` are as for `start`.
     """
     url = os.environ.get("AMQP_URL")
-    return start(lean=lean) if url is None else named(url)
+    return start(lean=lean, tls=tls) if url is None else named(url)

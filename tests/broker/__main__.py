@@ -1,4 +1,4 @@
-"""Keep a throwaway broker on port 5672, or $PORT: `make broker`."""
+"""Keep a throwaway broker on port 5672, or $PORT, with $TLS over TLS too: `make broker`."""
 
 from __future__ import annotations
 
@@ -65,13 +65,15 @@ def keep(port: int, out: TextIO) -> None:
     parent, on_terminal = os.getppid(), os.isatty(0)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
-    with start(port) as broker:
+    with start(port, tls=bool(os.environ.get("TLS"))) as broker:
         lines = [f"RabbitMQ {broker.version} is up: {broker.title}, port {port}."]
         if broker.api:
             lines += [f"Management UI: {broker.api}/ (guest / guest)"]
         # Commands alone on their lines, to be copied.
         lines += ["In each shell:"]
-        if port != 5672:
+        if broker.tls_url:
+            lines += [f"export AMQP_URL={broker.tls_url}", f"export CA_FILE={broker.ca_file}"]
+        elif port != 5672:
             lines += [f"export AMQP_URL={broker.url}"]
         lines += [f"alias rabbitmqctl={shlex.quote(shlex.join(broker.rabbitmqctl))}"]
         lines += ["Ctrl-C here ends it, and nothing of it is kept."]

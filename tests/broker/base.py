@@ -24,7 +24,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
-from broker import reaper
+from broker import certificates, reaper
 from broker.urls import handshake
 
 LOOPBACK = "127.0.0.1"
@@ -84,7 +84,8 @@ class Broker:
     """A broker that is up. What another process needs to use it.
 
     `rabbitmqctl` is the command that reaches this broker's own, as a list of
-    arguments; it is empty for a broker that we did not start.
+    arguments; it is empty for a broker that we did not start. `tls_url` is its URL over
+    TLS, where it has that, and `ca_file` what verifies its certificate.
     """
 
     title: str
@@ -92,6 +93,8 @@ class Broker:
     version: str
     api: str = ""
     rabbitmqctl: tuple[str, ...] = ()
+    tls_url: str = ""
+    ca_file: str = ""
 
     @property
     def can_restart(self) -> bool:
@@ -100,6 +103,10 @@ class Broker:
     def vhost_url(self, vhost: str) -> str:
         """The URL of a virtual host of this broker."""
         return f"{self.url.rpartition('/')[0]}/{quote(vhost, safe='')}"
+
+    def over_tls(self, url: str) -> str:
+        """The same for a URL of it, over TLS."""
+        return f"{self.tls_url.rpartition('/')[0]}/{url.rpartition('/')[2]}"
 
     def ctl(self, *arguments: str) -> str:
         """Run rabbitmqctl and return what it printed.
@@ -158,7 +165,7 @@ class Broker:
 
     def to_json(self) -> str:
         """The handle, for another process of the same machine."""
-        fields = ("title", "url", "version", "api", "rabbitmqctl")
+        fields = ("title", "url", "version", "api", "rabbitmqctl", "tls_url", "ca_file")
         return json.dumps({name: getattr(self, name) for name in fields})
 
     @staticmethod
@@ -179,11 +186,13 @@ class Broker:
 class OwnedBroker(Broker):
     """A broker that this process started, on ports that stay when it restarts."""
 
-    def __init__(self, title: str, port: int | None, container: bool) -> None:
+    def __init__(self, title: str, port: int | None, container: bool, tls: bool) -> None:
         self.tag = f"{PREFIX}-{uuid.uuid4().hex[:8]}"
-        self.port, self.api_port, *self.more_ports = free_ports(4)
+        self.port, self.api_port, self.tls_port, *self.more_ports = free_ports(5)
         if port:
             self.port = port
+            if tls and port_is_free(port - 1):  # 5671, which is amqps
+                self.tls_port = port - 1
             if port + 10000 < 65536 and port_is_free(port + 10000):
                 self.api_port = port + 10000
         url = f"amqp://guest:guest@localhost:{self.port}/"
@@ -203,6 +212,9 @@ class OwnedBroker(Broker):
         )
         assert self._reaper.stdout
         self._reaper.stdout.readline()  # it ignores signals from here on
+        if tls:
+            self.tls_url = f"amqps://guest:guest@localhost:{self.tls_port}/"
+            self.ca_file = str(certificates.make(self.folder / "tls"))
 
     @property
     def can_restart(self) -> bool:
@@ -235,6 +247,8 @@ class OwnedBroker(Broker):
             self.check_alive()
             try:
                 self.version = handshake(self.url)
+                if self.tls_url:
+                    handshake(self.tls_url, self.ca_file)
                 break
             except (pika.exceptions.AMQPError, OSError) as error:
                 if time.monotonic() > deadline:

@@ -8,6 +8,7 @@ from typing import Any
 
 import requests
 
+from broker import certificates
 from broker.base import LOOPBACK, NO_BUSY_WAIT, BrokerError, OwnedBroker, say
 
 DEFAULT_IMAGE = "rabbitmq:4.3-management"
@@ -17,8 +18,10 @@ ENABLED_PLUGINS = "/etc/rabbitmq/enabled_plugins"  # both in official and Debian
 class DockerBroker(OwnedBroker):
     """A container, through testcontainers."""
 
-    def __init__(self, image: str, port: int | None = None, lean: bool = False) -> None:
-        super().__init__(f"{image} in Docker", port, True)
+    def __init__(
+        self, image: str, port: int | None = None, lean: bool = False, tls: bool = False
+    ) -> None:
+        super().__init__(f"{image} in Docker", port, True, tls)
         # Set before the import, which reads them. Loopback, not the bridge's
         # address; our own reaper, not an image that may not be had.
         os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
@@ -37,6 +40,18 @@ class DockerBroker(OwnedBroker):
         ports.clear()
         ports["5672/tcp"] = (LOOPBACK, self.port)
         ports["15672/tcp"] = (LOOPBACK, self.api_port)
+        if tls:
+            ports["5671/tcp"] = (LOOPBACK, self.tls_port)
+            # Copied, for an engine that does not see our files.
+            inside = "/etc/rabbitmq/tls"
+            for name in certificates.FILES:
+                self._container.with_copy_into_container(
+                    self.folder / "tls" / name, f"{inside}/{name}"
+                )
+            settings = f"listeners.ssl.1 = 5671\n{certificates.SETTINGS.format(folder=inside)}"
+            self._container.with_copy_into_container(
+                settings.encode(), "/etc/rabbitmq/conf.d/20-tls.conf"
+            )
         self.rabbitmqctl = ("docker", "exec", self.tag, "rabbitmqctl")
 
     def launch(self) -> None:

@@ -8,15 +8,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from broker import reaper
+from broker import certificates, reaper
 from broker.base import LOOPBACK, NO_BUSY_WAIT, BrokerError, OwnedBroker, say
 
 
 class PrivateNode(OwnedBroker):
     """An installed rabbitmq-server, run as this user in a folder of its own."""
 
-    def __init__(self, port: int | None = None) -> None:
-        super().__init__("a private node of the installed rabbitmq-server", port, False)
+    def __init__(self, port: int | None = None, tls: bool = False) -> None:
+        super().__init__("a private node of the installed rabbitmq-server", port, False, tls)
         programs = installed_programs()
         assert programs
         epmd_port, distribution_port = self.more_ports
@@ -28,6 +28,8 @@ class PrivateNode(OwnedBroker):
             f"management.tcp.port = {self.api_port}\n"
             # The default of 50 MB can exceed what a small /tmp has left.
             "disk_free_limit.absolute = 1MB\n"
+            + f"listeners.ssl.1 = {LOOPBACK}:{self.tls_port}\n" * tls
+            + certificates.SETTINGS.format(folder=self.folder / "tls") * tls
         )
         (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
         (self.folder / "empty.conf").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from contextlib import closing
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -15,14 +16,18 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 DEFAULT_URL = "amqp://guest:guest@localhost/"
 
 
-def handshake(url: str) -> str:
-    """Connect and return the broker's version.
+def handshake(url: str, ca_file: str = "") -> str:
+    """Connect and return the broker's version; with `ca_file`, the server's certificate is
+    verified by it.
 
     Raises pika's exceptions, or OSError, where that fails.
     """
     parameters = pika.URLParameters(url)
     parameters.socket_timeout = parameters.blocked_connection_timeout = 5
     parameters.stack_timeout = 10
+    if ca_file:
+        context = ssl.create_default_context(cafile=ca_file)
+        parameters.ssl_options = pika.SSLOptions(context, parameters.host)
     try:
         opened = pika.BlockingConnection(parameters)
     except AMQPConnectorException:  # which is neither AMQPError nor OSError

@@ -85,7 +85,7 @@ def main() -> None:
     copies: SimpleQueue[Path] = SimpleQueue()
     with (
         tempfile.TemporaryDirectory(prefix="rabbitmq-by-example-sabotage-") as folder,
-        brokers.get(lean=True) as broker,
+        brokers.get(lean=True, tls=True) as broker,
         ThreadPoolExecutor(AT_A_TIME) as pool,
     ):
         os.environ[HANDLE] = broker.to_json()

@@ -98,6 +98,19 @@ class Scenario:
         return any("rabbitmqctl" in step.command for step in self.steps)
 
     @property
+    def over_tls(self) -> bool:
+        """Whether the page has its reader keep a broker with TLS."""
+        return "make broker TLS=1" in self.page.read_text(encoding="utf-8")
+
+    @property
+    def users(self) -> set[str]:
+        """Whom it makes, on a broker that may have other guests."""
+        found = (
+            re.search(r"rabbitmqctl add_user (?:--\S+ )*(\w+)", x.command) for x in self.steps
+        )
+        return {user[1] for user in found if user}
+
+    @property
     def restarts_broker(self) -> bool:
         return any("rabbitmqctl stop" in step.command for step in self.steps)
 
@@ -493,7 +506,7 @@ def write_rabbitmqctl(folder: Path, rabbitmqctl: tuple[str, ...], vhost: str) ->
         folder / "rabbitmqctl",
         "# The reader's rabbitmqctl, for this broker and virtual host.\n"
         "command=$1\nshift\n"
-        "case $command in list_*|set_*|clear_*|delete_*|purge_*)\n"
+        "case $command in *_user);; list_*|set_*|clear_*|delete_*|purge_*)\n"
         f'  set -- -p {shlex.quote(vhost)} "$@";;\n'
         "esac\n"
         f'exec {shlex.join(rabbitmqctl)} "$command" "$@"\n',

@@ -23,7 +23,8 @@ class Proxy:
     - "unconfirmed": all passes but what the broker says of a message;
     - "greeting": a connection is closed after the broker's first words;
     - "closed": connections are accepted and closed at once.
-    `attempts` has the time of each connection, in seconds of time.monotonic().
+    `attempts` has the time of each connection, in seconds of time.monotonic(); `seen`
+    is what somebody could read who watches the network.
     """
 
     def __init__(self, url: str, state: str = "through") -> None:
@@ -35,6 +36,7 @@ class Proxy:
         self.url = f"amqp://{user}@localhost:{port}{parts.path}"
         self.state = state
         self.attempts: list[float] = []
+        self.seen = bytearray()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._run(self._serve)
@@ -81,6 +83,7 @@ class Proxy:
     def _pump(self, source: socket.socket, target: socket.socket, passes: tuple[str, ...]) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
+                self.seen += data
                 confirm = len(data) == 21 and data[7:11] == CONFIRM
                 if self.state in passes and not (confirm and self.state == "unconfirmed"):
                     target.sendall(data)

@@ -1,0 +1,63 @@
+"""Send a task over TLS, with few rights: python publisher_secure.py A task.
+
+CA_FILE names the certificate of the authority to trust, else the system's are.
+"""
+
+import os
+import signal
+import ssl
+import sys
+from typing import Any
+
+import pika
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
+from pika.exceptions import AMQPError
+
+AMQP_URL = os.environ.get("AMQP_URL", "amqps://guest:guest@localhost/") or "no"
+CA_FILE = os.environ.get("CA_FILE") or None
+WANTED = "AMQP_URL wants amqps://user:password@host:5671/vhost"
+
+
+def trusted() -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=CA_FILE)
+    except OSError as why:  # an SSLError is one, too
+        sys.exit(f"CA_FILE={CA_FILE}: {why.strerror}")
+
+
+def connect() -> Any:
+    try:
+        node = pika.URLParameters(AMQP_URL)
+    except Exception:  # whose text may hold a password
+        sys.exit(WANTED)
+    if not node.ssl_options:  # never a password in plain text
+        sys.exit(WANTED)
+    node.ssl_options = pika.SSLOptions(trusted(), node.host)
+    try:
+        return pika.BlockingConnection(node)
+    except ssl.SSLCertVerificationError as why:
+        sys.exit(f"Not our broker: {why.verify_message}")
+    except ssl.SSLError as why:
+        sys.exit(f"No TLS there: {why.reason}")
+
+
+def main(task: str) -> None:
+    connection = connect()
+    channel = connection.channel()
+    channel.confirm_delivery()
+    kept = pika.BasicProperties(delivery_mode=2)
+    # Not the default exchange: whoever may use that reaches every queue.
+    channel.basic_publish("orders", "task", os.fsencode(task), kept, True)
+    print(f" [x] Sent {task!r}")
+    connection.close()
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
+    if len(sys.argv) < 2:
+        sys.exit("Usage: python publisher_secure.py TASK")
+    try:
+        main(" ".join(sys.argv[1:]))
+    except (AMQPError, AMQPConnectorException, OSError) as why:
+        sys.exit(f"Failed: {why!r}")
