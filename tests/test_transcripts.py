@@ -51,6 +51,7 @@ def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         environment |= {name: f"http://{LOOPBACK}:{port}" for name, port in ports.items()}
         environment["HTTP_QUEUE_PORT"] = str(ports["HTTP_QUEUE_URL"])
+        environment["HTTP_PORT"] = str(ports["HTTP_QUEUE_URL"])
         environment["TMPDIR"] = temporary  # what they make there goes with it
         with Player(directory, environment) as player:
             if update:
