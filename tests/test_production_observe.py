@@ -309,6 +309,10 @@ def test_without_a_broker_it_is_live_and_not_ready(
         worker.becomes("/ready", 200).counts(ready=1.0)
         assert worker.events() == [("disconnected", None), ("consuming", None)]
         assert worker.ask("/nothing")[0] == 404
+    with Proxy(url, "silent") as proxy:  # which is asked for a connection, and is not heard
+        worker = Observed(partial(start, CHAPTER), client, url=proxy.url).becomes("/live", 200)
+        poll(lambda: len(proxy.attempts), 1)
+        assert (worker.ask("/ready")[0], worker.script.stdout) == (503, [])
 
 
 def test_with_its_connection_it_loses_its_readiness_and_with_a_new_one_it_is_back(
