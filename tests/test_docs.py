@@ -42,7 +42,7 @@ NAME = re.compile(r"\w+=[\w.]+|[A-Z]\w*[a-z]\w*[A-Z]\w+|\w+_\w+|\bx-[a-z-]+|[A-Z
 OTHERS = {
     *("ExceptionGroup", "PYTHONUNBUFFERED=1", "task_queue", "to_thread", "perf_counter", "RPC"),
     *("tx_select", "tx_commit", "connect_robust", "INTERNAL_ERROR", "F6vdosn44fgIbw980"),
-    *("ChannelClosedByBroker", "ChannelNotFoundEntity"),
+    *("ChannelClosedByBroker", "ChannelNotFoundEntity", "rabbitmq_prometheus"),
     *("x-max-length-bytes", "x-dead-letter-strategy", "consumer_timeout"),
     *("ProbableAuthenticationError", "TimeoutStopSec", "GracePeriodSeconds"),
     *("TLS=1", "EXTERNAL", "no_verify_ssl=1", "NO_CERTIFICATE_OR_CRL_FOUND"),

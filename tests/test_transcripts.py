@@ -56,6 +56,7 @@ def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
         environment |= {name: f"http://{LOOPBACK}:{port}" for name, port in ports.items()}
         environment["HTTP_QUEUE_PORT"] = str(ports["HTTP_QUEUE_URL"])
         environment["CA_FILE"] = broker.ca_file
+        environment["HTTP_PORT"] = str(ports["HTTP_QUEUE_URL"])
         environment["TMPDIR"] = temporary  # what they make there goes with it
         try:
             with Player(directory, environment) as player:

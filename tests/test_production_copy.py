@@ -1,0 +1,593 @@
+"""The promises of docs/production-copy.rst: worker.py under faults, with handlers of a test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import select
+import signal
+import socket
+import sqlite3
+import ssl
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+from urllib.parse import urlsplit
+
+import broker as brokers
+import pytest
+import test_production_retry as retry
+from broker import LOOPBACK, Broker, OwnedBroker
+from conftest import (
+    Starter,
+    assert_one_line,
+    close_connections,
+    connected,
+    poll,
+    ready,
+    subscribed,
+)
+from pika.adapters.blocking_connection import BlockingChannel
+from prometheus_client.parser import text_string_to_metric_families
+from shells.chapters import CLIENTS, EXAMPLES, declared_in
+from shells.proxy import Proxy
+from shells.running import Script
+from test_production_observe import Observed, Selectors, event, expressions
+from test_production_retry import Team, keys, pay, take
+from test_scripts import imported
+
+CHAPTER, WORKER = "production-worker", "worker.py"
+queues = retry.queues  # a fixture
+DIED = retry.DIED
+STOPS = (signal.SIGTERM, signal.SIGINT)
+
+# A reader's own handler: the task's first word says how it goes.
+HANDLER = """
+import asyncio, os, time
+TABLES = "CREATE TABLE IF NOT EXISTS effect (task TEXT);"
+async def handle(database, body):
+    word, _, rest = body.decode().partition(" ")
+    if word == "killer":
+        os._exit(1)
+    if word == "nobody":
+        raise KeyError(word)
+    if word == "slow":
+        await asyncio.sleep(float(rest))
+    database.execute("INSERT INTO effect VALUES (?)", (body.decode(),))
+    if word == "late":
+        raise KeyError(word)
+"""
+
+Run = Callable[..., Script]
+
+
+def write_handler(folder: Path, client: str) -> None:
+    text = HANDLER
+    if client == "pika":
+        text = text.replace("async def", "def").replace("await asyncio", "time")
+    (folder / "handler.py").write_text(text)
+
+
+@pytest.fixture
+def run(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Run]:
+    """Start a copy of worker.py, with the handler above, and changes if any."""
+    started: list[Script] = []
+
+    def run(client: str, name: str = WORKER, **more: Any) -> Script:
+        folder = tmp_path / f"{len(started)}"
+        folder.mkdir()
+        text = (EXAMPLES / CHAPTER / client / name).read_text()
+        for old, new in more.pop("changes", {}).items():
+            assert old in text
+            text = text.replace(old, new)
+        (folder / name).write_text(text)
+        write_handler(folder, client)
+        more.setdefault("HTTP_PORT", str(brokers.free_ports(1)[0]))
+        more.setdefault("DATABASE", str(tmp_path / "own.sqlite3"))
+        url = more.pop("url", None) or request.getfixturevalue("url")
+        started.append(Script(folder / name, url=url, **more))
+        return started[-1]
+
+    yield run
+    for script in started:
+        script.close()
+        print(script)
+
+
+def says(script: Script, message: str, count: int = 1) -> Script:
+    return script.wait_for(f'"message": "{message}"', count)
+
+
+def told(script: Script) -> list[tuple[str, str | None]]:
+    """What happened, each with the key of its message."""
+    found = [re.search(r'"message": "([^"]*)"(?:, "key": "([^"]*)")?', x) for x in script.stdout]
+    return [(each[1], each[2]) for each in found if each]
+
+
+def effects(folder: Path) -> list[str]:
+    opened = sqlite3.connect(folder / "own.sqlite3")
+    with closing(opened), suppress(sqlite3.OperationalError):  # not there yet
+        return [task for (task,) in opened.execute("SELECT task FROM effect")]
+    return []
+
+
+# --- It does what the other pages' workers do ---------------------------------------
+
+
+def test_the_handler_that_comes_with_it(
+    start: Starter, client: str, queues: BlockingChannel, tmp_path: Path
+) -> None:
+    database = tmp_path / "own.sqlite3"
+    worker = Observed(partial(start, CHAPTER), client, name=WORKER, DATABASE=str(database))
+    for key, task in [("17", "alice 5"), ("18", "alice 7"), ("17", "alice 5")]:
+        pay(queues, key, task)
+    event(worker, "done before")
+    assert worker.events() == [
+        ("consuming", None),
+        ("done", "17"),
+        ("done", "18"),
+        ("done before", "17"),
+    ]
+    assert retry.balance(database) == 12
+    worker.counts(consumed_total=3.0, in_hand=0.0, duration_seconds_count=3.0, ready=1.0)
+    assert (worker.ask("/live"), worker.ask("/ready")) == ((200, "yes\n"), (200, "yes\n"))
+    assert (worker.script.signal(signal.SIGTERM), worker.script.stderr) == (0, [])
+
+
+def test_what_fails_comes_later_and_is_set_aside_with_its_reasons(
+    run: Run, client: str, queues: BlockingChannel, tmp_path: Path
+) -> None:
+    """Also where it had begun to write: nothing of that stays."""
+    worker = run(client)
+    pay(queues, "17", "late 1", headers={"CC": [], "shop": "north"}, priority=7)
+    says(worker, "failed")
+    assert told(worker)[1:] == [*[("retried", "17")] * 3, ("failed", "17")]
+    gaps = [b - a for a, b in zip(worker.times[1:], worker.times[2:], strict=False)]
+    assert all(gap > 0.9 * delay for gap, delay in zip(gaps, (1, 2, 4), strict=True)), gaps
+    found, body = take(queues, "payments.dead")
+    assert (found.message_id, body, found.priority) == ("17", b"late 1", 7)
+    assert found.headers["failures"] == ["KeyError('late')"] * 4
+    assert found.headers["shop"] == "north"
+    assert "CC" not in found.headers
+    assert effects(tmp_path) == []
+
+
+def test_what_has_no_key_fails(run: Run, client: str, queues: BlockingChannel) -> None:
+    pay(queues, None, "alice 5", headers={"failures": ["", "", ""]})
+    worker = says(run(client), "failed")
+    assert "no message_id" in worker.stdout[-1]
+
+
+def poison(number: int) -> str | bytes:
+    kinds = (f"nobody {number}", f"killer {number}", "slow 3600", b"caf\xe9 %d" % number)
+    return kinds[number % len(kinds)]
+
+
+@pytest.mark.long
+def test_poison_blocks_nobody(
+    run: Run, client: str, other: str, queues: BlockingChannel, tmp_path: Path
+) -> None:
+    """A hundred, five of them poison: the others are done once, these are found."""
+    for number in range(100):
+        bad = number % 20 == 0
+        pay(queues, f"{number}", poison(number // 20) if bad else f"alice {number}")
+    team = Team(*(partial(run, each, TIME_LIMIT="3") for each in (client, other)))
+    wanted = {f"alice {number}" for number in range(100) if number % 20}
+    team.until(lambda: ready(queues, "payments.dead"), 5, 300)
+    team.until(lambda: len(effects(tmp_path)), 95, 300)
+    assert sorted(effects(tmp_path)) == sorted(wanted)
+    assert {script.wait() for script in team.ended()} == {1}
+    # The two that end their workers do so four times at most.
+    assert len(team.ended()) == 8
+    assert sorted(keys(queues, "payments.dead")) == sorted(["0", "20", "40", "60", "80"])
+    team.close()
+
+
+def test_killed_between_its_work_and_the_ack(
+    run: Run, client: str, queues: BlockingChannel, tmp_path: Path
+) -> None:
+    ack = {"pika": "channel.basic_ack(tag)", "aio-pika": "await old.ack()"}[client]
+    pay(queues, "17", "alice 5")
+    victim = run(client, changes={ack: "os.kill(os.getpid(), 9)"})
+    assert victim.wait() == -signal.SIGKILL
+    assert effects(tmp_path) == ["alice 5"]
+    says(run(client), "done before")
+    assert effects(tmp_path) == ["alice 5"]
+    poll(lambda: ready(queues, "payments"), 0)
+
+
+def test_no_ack_before_the_copy_is_stored(run: Run, client: str, queues: BlockingChannel) -> None:
+    """There is no queue to wait in: it stays where it is, and the worker says why."""
+    queues.queue_delete("payments.retry.1")
+    worker = run(client)
+    pay(queues, "17", "nobody 5")
+    says(worker, "disconnected")
+    worker.signal(signal.SIGKILL)
+    subscribed(queues, "payments", 0)
+    poll(lambda: ready(queues, "payments") + ready(queues, "payments.dead"), 1)
+
+
+def test_the_database_fails_and_no_task_is_blamed(
+    run: Run, client: str, queues: BlockingChannel, tmp_path: Path
+) -> None:
+    """A disk that is full in the middle; and then at the start."""
+    worker = run(client)
+    pay(queues, "17", "alice 5")
+    says(worker, "done")
+    worker.signal(signal.SIGTERM)
+    subscribed(queues, "payments", 0)
+    pay(queues, "18", "alice 5")
+    limit = {"AMQP_URL = ": "__import__('resource').setrlimit(1, (0, 0))\nAMQP_URL = "}
+    assert_one_line(run(client, changes=limit), "disk", "DATABASE is ")
+    found, _ = take(queues, "payments")
+    assert (found.message_id, not (found.headers or {}).get("x-delivery-count")) == ("18", True)
+    for number in range(300):
+        pay(queues, f"{number + 100}", "alice" * 50)
+    full = {"PRAGMA user_version = 1;": "PRAGMA max_page_count = 12;"}
+    assert_one_line(run(client, changes=full), "database or disk is full", "DATABASE is ")
+    done = len(effects(tmp_path))
+    poll(lambda: ready(queues, "payments"), 300 - done + 1)
+
+
+# --- Faults ------------------------------------------------------------------------
+
+MANY = 400
+
+
+def load(channel: BlockingChannel, count: int = MANY) -> set[str]:
+    tasks = [f"alice {number}" for number in range(count)]
+    for task in tasks:
+        pay(channel, task, task)
+    return set(tasks)
+
+
+def all_done_once(folder: Path, wanted: set[str]) -> None:
+    poll(lambda: len(set(effects(folder))), len(wanted), 120)
+    assert Counter(effects(folder)) == dict.fromkeys(wanted, 1)
+
+
+@contextmanager
+def restarted(broker: OwnedBroker) -> Iterator[None]:
+    broker.restart()
+    yield
+
+
+@contextmanager
+def killed(broker: OwnedBroker) -> Iterator[None]:
+    broker.kill()
+    broker.start()
+    yield
+
+
+@pytest.mark.parametrize("outage", [restarted, killed])
+def test_the_broker_fails_and_each_task_is_done_once(
+    run: Run, restartable: OwnedBroker, tmp_path: Path, outage: Any
+) -> None:
+    with restartable.vhost() as url:
+        with connected(url) as channel:
+            for found in declared_in(EXAMPLES / CHAPTER / "pika" / "declare_queues.py"):
+                channel.queue_declare(found.name, **found.arguments)
+            # A queue younger than a second or so is not safe from a SIGKILL of its only node.
+            wanted = load(channel)
+        workers = [run(client, url=url) for client in CLIENTS]
+        for worker in workers:
+            says(worker, "done", 20)
+        with outage(restartable):
+            for worker in workers:
+                says(worker, "consuming", 2)
+                assert [name for name, _ in told(worker)].count("disconnected") == 1
+            all_done_once(tmp_path, wanted)
+        with connected(url) as channel:
+            poll(lambda: ready(channel, "payments"), 0)
+            assert ready(channel, "payments.dead") == 0
+
+
+def test_connections_are_closed_by_force(
+    run: Run, client: str, other: str, broker: Broker, url: str, tmp_path: Path
+) -> None:
+    with connected(url) as channel:
+        for found in declared_in(EXAMPLES / CHAPTER / "pika" / "declare_queues.py"):
+            channel.queue_declare(found.name, **found.arguments)
+        wanted = load(channel, 200)
+        pay(channel, "slow", "slow 3")
+    workers = [run(client), run(other)]
+    poll(lambda: len(effects(tmp_path)) >= 200, True)  # all but the slow one
+    close_connections(broker, url, "maintenance at noon", 2)
+    for worker in workers:
+        says(worker, "disconnected")
+        assert "CONNECTION_FORCED - maintenance at noon" in "".join(worker.stdout)
+        says(worker, "consuming", 2)
+    all_done_once(tmp_path, wanted | {"slow 3"})
+
+
+@pytest.mark.parametrize("how", ["cut", "silent"])
+def test_the_network_fails(
+    run: Run, client: str, url: str, queues: BlockingChannel, tmp_path: Path, how: str
+) -> None:
+    wanted = load(queues)
+    with Proxy(url) as proxy:
+        worker = says(run(client, url=proxy.url), "done", 20)
+        if how == "silent":
+            proxy.state = "silent"
+            says(worker, "disconnected")
+        proxy.cut("through")
+        says(worker, "consuming", 2)
+        all_done_once(tmp_path, wanted)
+        assert [name for name, _ in told(worker)].count("disconnected") == 1
+
+
+def test_the_queue_is_deleted_and_is_back(
+    run: Run, client: str, url: str, queues: BlockingChannel
+) -> None:
+    worker = says(run(client), "consuming")
+    subscribed(queues, "payments")
+    queues.queue_delete("payments")
+    says(worker, "disconnected")
+    with connected(url) as again:
+        again.queue_declare("payments", durable=True, arguments={"x-queue-type": "quorum"})
+        says(worker, "consuming", 2)
+        pay(again, "17", "alice 5")
+    says(worker, "done")
+
+
+def test_it_goes_on_at_another_node(
+    run: Run, client: str, url: str, queues: BlockingChannel
+) -> None:
+    with Proxy(url) as one, Proxy(url) as two:
+        (dead,) = brokers.free_ports(1)
+        urls = f"amqp://guest:guest@localhost:{dead}/,{one.url},{two.url}"
+        worker = says(run(client, AMQP_URLS=urls), "consuming")
+        used, other = (one, two) if one.attempts else (two, one)
+        used.cut("closed")
+        says(worker, "consuming", 2)
+        assert other.attempts
+
+
+def test_a_lost_task_does_not_end_its_worker_later(
+    run: Run, client: str, url: str, queues: BlockingChannel
+) -> None:
+    """The time limit was for that task, and not for the time without a broker."""
+    with Proxy(url) as proxy:
+        worker = says(run(client, url=proxy.url, TIME_LIMIT="5"), "consuming")
+        pay(queues, "17", "slow 1")
+        subscribed(queues, "payments")
+        poll(lambda: ready(queues, "payments"), 0)
+        proxy.cut("closed")
+        says(worker, "disconnected")
+        before = len(proxy.attempts)
+        select.select([], [], [], 7)  # longer than a task may take
+        assert worker.process.poll() is None, worker
+        assert len(proxy.attempts) > before
+        proxy.state = "through"
+        says(worker, "done before")
+
+
+# --- Stop in time --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_it_finishes_what_is_in_hand_and_takes_nothing_new(
+    run: Run, client: str, queues: BlockingChannel, tmp_path: Path, how: signal.Signals
+) -> None:
+    pay(queues, "17", "slow 2")
+    pay(queues, "18", "alice 5")
+    worker = Observed(lambda *_, **more: run(client, **more), client)
+    worker.counts(in_hand=1.0)
+    worker.script.process.send_signal(how)
+    event(worker, "stopping")
+    assert worker.ask("/ready")[0] in (503, 0)
+    assert (worker.script.wait(), worker.script.stderr) == (0, [])
+    assert told(worker.script) == [("consuming", None), ("stopping", None), ("done", "17")]
+    method, properties, _ = queues.basic_get("payments")
+    assert method
+    assert properties
+    assert (properties.message_id, method.redelivered) == ("18", False)  # it never had that one
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_is_not_done_in_time_or_at_a_second_signal_is_given_back(
+    run: Run,
+    client: str,
+    broker: Broker,
+    queues: BlockingChannel,
+    tmp_path: Path,
+    twice: bool,
+) -> None:
+    pay(queues, "17", "slow 20")
+    worker = says(run(client, STOP_WITHIN="50" if twice else "2"), "consuming")
+    poll(lambda: ready(queues, "payments"), 0)
+    worker.process.send_signal(signal.SIGTERM)
+    if twice:
+        says(worker, "stopping")
+        worker.process.send_signal(signal.SIGINT)
+    assert (worker.wait(), worker.stderr) == (0, []), worker
+    assert told(worker)[1:] == [("stopping", None), ("given back", "17")]
+    found, _ = take(queues, "payments")
+    if broker.version >= "4.3":  # before, each return counts as a failure
+        assert not (found.headers or {}).get("x-delivery-count")
+    assert effects(tmp_path) == []
+
+
+def test_with_nothing_in_hand_it_ends_at_once(
+    run: Run, client: str, url: str, queues: BlockingChannel
+) -> None:
+    with Proxy(url, "closed") as closed, Proxy(url, "silent") as silent:
+        idle, away, frozen = run(client), run(client, url=closed.url), run(client, url=silent.url)
+        says(idle, "consuming")
+        says(away, "disconnected")
+        poll(lambda: len(silent.attempts), 1)
+        for each in (idle, away, frozen):
+            assert (each.signal(signal.SIGTERM), each.stderr) == (0, []), each
+
+
+def test_stopped_at_any_moment_each_task_is_done_once(
+    run: Run, client: str, queues: BlockingChannel, tmp_path: Path
+) -> None:
+    chance = random.Random(client)
+    tasks = [f"slow 0.{chance.randrange(30):02}{number:02}" for number in range(40)]
+    for task in tasks:
+        pay(queues, task, task)
+    for _ in range(int(os.environ.get("STOPS", "6"))):
+        worker = says(run(client), "consuming")
+        select.select([], [], [], chance.uniform(0, 0.5))
+        worker.process.send_signal(chance.choice(STOPS))
+        if chance.random() < 0.5:
+            select.select([], [], [], 0.0003)
+            worker.process.send_signal(chance.choice(STOPS))
+        assert (worker.wait(), worker.stderr) == (0, []), worker
+    run(client)
+    all_done_once(tmp_path, set(tasks))
+    poll(lambda: ready(queues, "payments"), 0)
+    assert ready(queues, "payments.dead") == 0
+
+
+# --- Settings --------------------------------------------------------------------------
+
+
+def test_what_is_wrong_is_one_line(
+    run: Run, client: str, broker: Broker, url: str, tmp_path: Path
+) -> None:
+    where, vhost = broker.url.rpartition("@")[2], url.rpartition("/")[2]
+    nonsense = tmp_path / "ca.pem"
+    nonsense.write_text("no certificate")
+    secure = f"amqps://guest:s3cret@localhost/{vhost}"
+    wrong: list[tuple[dict[str, str], str]] = [
+        ({"AMQP_URLS": f"amqp://guest:s3cret@{where}{vhost}"}, "Refused: "),
+        ({"AMQP_URLS": f"amqp://guest:guest@{where}no-such-vhost"}, "Refused: "),
+        ({"AMQP_URLS": f"{url},amqp://alice:s3cr/et@localhost/"}, "AMQP_URLS wants amqp"),
+        ({"AMQP_URLS": "localhost"}, "AMQP_URLS wants amqp"),
+        ({"AMQP_URLS": secure, "AMQP_CA": "/no/such.pem"}, "AMQP_CA '/no/such.pem' is not"),
+        ({"AMQP_URLS": secure, "AMQP_CA": f"{nonsense}"}, "AMQP_CA "),
+        ({"QUEUE": "nobody-made-it"}, "NOT_FOUND"),
+        ({"DATABASE": "/dev/full"}, "DATABASE is '/dev/full'"),
+        ({"DATABASE": __file__}, "not a database"),
+        *(
+            ({name: value}, f"{name} wants a number from 1 to 65535, and is {value!r}")
+            for name in ("HTTP_PORT", "STOP_WITHIN", "TIME_LIMIT")
+            for value in ("0", "soon", "1.5", "65536")
+        ),
+    ]
+    for first in range(0, len(wrong), 4):
+        started = [(run(client, **more), words) for more, words in wrong[first : first + 4]]
+        for script, words in started:
+            assert_one_line(script, words)
+            assert not re.search("s3|cret|cr/", script.stderr[0]), script
+            assert script.stdout == []
+
+
+def test_a_port_that_is_taken(run: Run, client: str, queues: BlockingChannel) -> None:
+    pay(queues, "17", "alice 5")
+    with socket.create_server((LOOPBACK, 0)) as other:
+        port = str(other.getsockname()[1])
+        script = run(client, HTTP_PORT=port)
+        assert_one_line(script, f"HTTP_PORT '{port}' is not to be had: ")
+    assert not take(queues, "payments")[0].headers
+
+
+def certify(folder: Path, name: str) -> Path:
+    """A certificate for that name, signed by itself, in one file with its key."""
+    made, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
+    options = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -addext"
+    files = ("-keyout", str(key), "-out", str(made))
+    command = ["openssl", *options.split(), f"subjectAltName=DNS:{name}", *files]
+    subprocess.run(command, check=True, capture_output=True)
+    made.write_text(made.read_text() + key.read_text())
+    return made
+
+
+@contextmanager
+def tls_in_front_of(url: str, certificate: Path) -> Iterator[str]:
+    """What speaks TLS for the broker: its URL."""
+    parts = urlsplit(url)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    loop, stop, ports = asyncio.new_event_loop(), asyncio.Event(), SimpleQueue[int]()
+
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to_read, to_write = await asyncio.open_connection(parts.hostname, parts.port)
+        await asyncio.gather(pump(reader, to_write), pump(to_read, writer))
+
+    async def serve() -> None:
+        async with await asyncio.start_server(relay, LOOPBACK, 0, ssl=context) as server:
+            ports.put(server.sockets[0].getsockname()[1])
+            await stop.wait()
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
+    thread.start()
+    try:
+        yield f"amqps://guest:guest@localhost:{ports.get(timeout=60)}{parts.path}"
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(60)
+        loop.close()
+
+
+def test_tls(run: Run, client: str, url: str, queues: BlockingChannel, tmp_path: Path) -> None:
+    """Who shows no certificate for that name from whom we trust gets no password."""
+    right, other = certify(tmp_path, "localhost"), certify(tmp_path, "example.org")
+    with tls_in_front_of(url, right) as secure, tls_in_front_of(url, other) as foreign:
+        wrong = [
+            run(client, AMQP_URLS=secure),  # the system doesn't know it
+            run(client, AMQP_URLS=secure, AMQP_CA=str(other)),
+            run(client, AMQP_URLS=foreign, AMQP_CA=str(other)),  # of another name
+        ]
+        for script in wrong:
+            assert_one_line(script, "Refused: ", "CERTIFICATE_VERIFY_FAILED")
+        worker = says(run(client, AMQP_URLS=secure, AMQP_CA=str(right)), "consuming")
+        pay(queues, "17", "alice 5")
+        says(worker, "done")
+        assert worker.signal(signal.SIGTERM) == 0
+
+
+# --- What it is ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_it_can_be_copied_out(client: str) -> None:
+    own = {"pika": "pika", "aio-pika": "aio_pika"}[client]
+    for name in (WORKER, "handler.py"):
+        script = EXAMPLES / CHAPTER / client / name
+        known = {own, "handler", "prometheus_client", *sys.stdlib_module_names}
+        assert imported(script) <= known
+        lines = script.read_text().splitlines()
+        assert len(lines) <= 250
+        assert max(map(len, lines)) <= 79
+
+
+def test_its_metrics_are_those_of_the_dashboard(
+    run: Run, client: str, queues: BlockingChannel
+) -> None:
+    worker = Observed(lambda *_, **more: run(client, **more), client)
+    worker.becomes("/live", 200)
+    there: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(worker.ask("/metrics")[1]):
+        for sample in family.samples:
+            there.setdefault(sample.name, set()).update(sample.labels)
+    for each in map(Selectors, expressions()):
+        for name, labels in each.items():
+            assert labels <= there.get(name, set()), name
+
+
+def test_both_clients_have_the_same_settings_metrics_logs_and_answers() -> None:
+    texts = [(EXAMPLES / CHAPTER / client / WORKER).read_text() for client in CLIENTS]
+    parts = [text[text.index("def number") : text.index("def on_signal")] for text in texts]
+    own = r"^(HOPELESS|LOST) = .*\n"
+    assert len({re.sub(own, "", part, flags=re.MULTILINE) for part in parts}) == 1
