@@ -51,6 +51,7 @@ __all__ = [
     "free_ports",
     "get",
     "handshake",
+    "in_docker",
     "install_from_debian",
     "is_amqp",
     "named",
@@ -70,14 +71,8 @@ There is no RabbitMQ broker to use here. Any one of these fixes it:
   3. name a running one: export AMQP_URL=amqp://user:password@host/"""
 
 
-def start(port: int | None = None, kind: str | None = None, lean: bool = False) -> OwnedBroker:
-    """Start a throwaway broker and wait until it answers.
-
-    `kind` is "docker", "private", or None for the first that works; it comes
-    from the environment's BROKER when it isn't given. A container may be `lean`,
-    for a thousand tests: it logs errors only, and has its files in memory, which
-    forgets them when it stops. Raises BrokerError.
-    """
+def in_docker(kind: str | None = None) -> str:
+    """The image to use in Docker; or, where `start` is to use private nodes, ""."""
     kind = kind or os.environ.get("BROKER") or None
     if kind not in (None, "docker", "private"):
         raise BrokerError(f"BROKER={kind} means nothing here: docker, private, or unset.")
@@ -87,8 +82,9 @@ def start(port: int | None = None, kind: str | None = None, lean: bool = False) 
         reason = docker_trouble(image)
         if reason and kind == "docker":
             raise BrokerError(f"BROKER=docker was asked for, but {reason}.")
-    in_docker = kind != "private" and not reason
-    if not in_docker and not installed_programs():
+    if kind != "private" and not reason:
+        return image
+    if not installed_programs():
         if not can_install():
             raise BrokerError(f"{reason and reason + '. '}{REMEDIES}")
         try:
@@ -97,8 +93,20 @@ def start(port: int | None = None, kind: str | None = None, lean: bool = False) 
             raise BrokerError(f"{error}\n\n{REMEDIES}") from None
     if reason:
         say(f"Using the installed rabbitmq-server, because {reason}.")
+    return ""
+
+
+def start(port: int | None = None, kind: str | None = None, lean: bool = False) -> OwnedBroker:
+    """Start a throwaway broker and wait until it answers.
+
+    `kind` is "docker", "private", or None for the first that works; it comes
+    from the environment's BROKER when it isn't given. A container may be `lean`,
+    for a thousand tests: it logs errors only, and has its files in memory, which
+    forgets them when it stops. Raises BrokerError.
+    """
+    image = in_docker(kind)
     for attempt in range(ATTEMPTS):
-        broker = DockerBroker(image, port, lean) if in_docker else PrivateNode(port)
+        broker = DockerBroker(image, port, lean) if image else PrivateNode(port)
         try:
             broker.start()
             return broker
