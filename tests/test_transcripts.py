@@ -6,12 +6,14 @@ test_all_chapters.py plays on one virtual host.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 from broker import LOOPBACK, Broker, free_ports
+from broker.cluster import Cluster
 from shells.chapters import (
     EXAMPLES,
     chapters,
@@ -39,7 +41,9 @@ def parametrize(found: list[Scenario]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("scenario", found, ids=names)
 
 
-def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
+def play(
+    scenario: Scenario, broker: Broker, url: str, update: bool, cluster: Cluster | None = None
+) -> None:
     if scenario.uses_rabbitmqctl and not broker.rabbitmqctl:
         pytest.skip("rabbitmqctl of the broker that AMQP_URL names is out of reach")
     directory = EXAMPLES / folder(scenario.page) / scenario.client
@@ -51,6 +55,10 @@ def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
         ports = dict(zip(names, free_ports(len(names)), strict=True))
         environment |= {name: f"http://{LOOPBACK}:{port}" for name, port in ports.items()}
         environment["HTTP_QUEUE_PORT"] = str(ports["HTTP_QUEUE_URL"])
+        if cluster:  # with what `make cluster` has its readers type
+            environment |= cluster.environment
+            environment["PATH"] = f"{cluster.bin}{os.pathsep}{environment['PATH']}"
+            environment["DATABASE"] = f"{temporary}/accounts.sqlite3"
         environment["TMPDIR"] = temporary  # what they make there goes with it
         with Player(directory, environment) as player:
             if update:
@@ -59,7 +67,7 @@ def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
                 player.play(scenario)
 
 
-@parametrize([scenario for scenario in ALL if not scenario.restarts_broker])
+@parametrize([each for each in ALL if not (each.restarts_broker or each.uses_cluster)])
 def test_transcript(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
     play(scenario, broker, url, update)
 
@@ -68,3 +76,8 @@ def test_transcript(scenario: Scenario, broker: Broker, url: str, update: bool) 
 def test_transcript_with_a_restart(scenario: Scenario, restartable: Broker, update: bool) -> None:
     with restartable.vhost() as url:
         play(scenario, restartable, url, update)
+
+
+@parametrize([scenario for scenario in ALL if scenario.uses_cluster])
+def test_transcript_of_a_cluster(scenario: Scenario, cluster: Cluster, update: bool) -> None:
+    play(scenario, cluster.node(1), cluster.urls[0], update, cluster)

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 import pika.exceptions
 import psutil
 
-from broker import BrokerError, handshake, port_is_free, say, start
+from broker import BrokerError, OwnedBroker, handshake, port_is_free, say, start
 
 
 def holder(port: int) -> str:
@@ -77,6 +77,7 @@ def keep(port: int, out: TextIO) -> None:
         lines += [f"alias rabbitmqctl={shlex.quote(shlex.join(broker.rabbitmqctl))}"]
         lines += ["Ctrl-C here ends it, and nothing of it is kept."]
         print("\n".join(lines), file=out, flush=True)
+        assert isinstance(broker, OwnedBroker)
         while_wanted(broker.check_alive)
     with suppress(OSError):  # the terminal may be gone, too
         print("The broker is gone.", file=out, flush=True)

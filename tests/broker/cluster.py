@@ -146,6 +146,12 @@ class Cluster:
         return [node.url for node in self.nodes]
 
     @property
+    def environment(self) -> dict[str, str]:
+        """What a reader's shell is to know: AMQP_URLS, all nodes; NODE1, NODE2, …, one."""
+        each = {f"NODE{number}": url for number, url in enumerate(self.urls, 1)}
+        return {"AMQP_URLS": ",".join(self.urls), **each}
+
+    @property
     def version(self) -> str:
         return self.nodes[0].version
 
@@ -254,7 +260,7 @@ def keep(port: int, out: TextIO) -> None:
             at = f"  {node.api}/ (guest / guest)" if node.api else ""
             lines += [f"node{number}  {node.url}{at}"]
         lines += ["In each shell:"]
-        lines += [f"export AMQP_URLS={','.join(cluster.urls)}"]
+        lines += [f"export {name}={value}" for name, value in cluster.environment.items()]
         lines += [f"export PATH={cluster.bin}:$PATH"]
         lines += [
             "Then, for example (a node is node1, node2 or node3):",
