@@ -20,7 +20,7 @@ PYTEST = $(RUN) -m pytest -n $(JOBS) --dist loadgroup
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo broker doctor reset test test-apps sabotage check format lint types docs figures bench bench-quick bench-peers clean
+.PHONY: help demo broker cluster chaos doctor reset test test-apps sabotage check format lint types docs figures bench bench-quick bench-peers clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ demo: $(READY) ## watch a work queue, half a minute (CHAPTER=6-rpc: another)
 
 broker: $(READY) ## keep a throwaway broker on port 5672 (PORT=5673: another; TLS=1: TLS, too)
 	@$(TOOL) -m broker
+
+cluster: $(READY) ## keep three nodes on ports 5672 to 5674, to be killed, frozen, cut off
+	@$(TOOL) -m broker.cluster
+
+chaos: $(READY) ## break it at random under publishers and workers (SEED= TASKS= FAULTS= NODES=1)
+	@$(TOOL) -m chaos
 
 doctor: $(READY) ## say what is there and what to type next
 	@$(TOOL) -m shells.doctor || true

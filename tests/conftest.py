@@ -16,6 +16,7 @@ import broker as brokers
 import pika
 import pytest
 from broker import Broker, BrokerError
+from broker.cluster import Cluster
 from pika.adapters.blocking_connection import BlockingChannel
 from shells.chapters import APPS, CLIENTS, EXAMPLES, declared_in
 from shells.running import PATIENCE, Script
@@ -93,6 +94,9 @@ def pytest_collection_modifyitems(
         if "restartable" in names:
             # In one process, which has one more broker for them.
             item.add_marker(pytest.mark.xdist_group("restartable"))
+            item.add_marker(pytest.mark.long)
+        if "cluster" in names:
+            item.add_marker(pytest.mark.xdist_group("cluster"))
             item.add_marker(pytest.mark.long)
     yield  # pytest-randomly shuffles them, and pytest-xdist looks at the groups
     # The longest first, so that no process is left alone with one at the end.
@@ -184,6 +188,25 @@ def restartable() -> Iterator[brokers.OwnedBroker]:
         pytest.fail(str(error))
     with started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def three_nodes() -> Iterator[Cluster]:
+    try:
+        with Cluster() as started:
+            yield started
+    except BrokerError as error:
+        pytest.fail(str(error))
+
+
+@pytest.fixture
+def cluster(three_nodes: Cluster) -> Iterator[Cluster]:
+    """Three nodes, for tests that kill, freeze and part them; whole and empty between tests."""
+    yield three_nodes
+    three_nodes.repair()
+    api = three_nodes.node(1)
+    for queue in api.call_api("GET", "queues/%2F"):
+        api.call_api("DELETE", f"queues/%2F/{queue['name']}")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ test_all_chapters.py plays on one virtual host.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 
 import pytest
 from broker import LOOPBACK, Broker, BrokerError, free_ports
+from broker.cluster import Cluster
 from shells.chapters import (
     EXAMPLES,
     chapters,
@@ -40,7 +42,9 @@ def parametrize(found: list[Scenario]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("scenario", found, ids=names)
 
 
-def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
+def play(
+    scenario: Scenario, broker: Broker, url: str, update: bool, cluster: Cluster | None = None
+) -> None:
     if scenario.uses_rabbitmqctl and not broker.rabbitmqctl:
         pytest.skip("rabbitmqctl of the broker that AMQP_URL names is out of reach")
     if scenario.over_tls and not broker.tls_url:
@@ -57,6 +61,10 @@ def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
         environment["HTTP_QUEUE_PORT"] = str(ports["HTTP_QUEUE_URL"])
         environment["CA_FILE"] = broker.ca_file
         environment["HTTP_PORT"] = str(ports["HTTP_QUEUE_URL"])
+        if cluster:  # with what `make cluster` has its readers type
+            environment |= cluster.environment
+            environment["PATH"] = f"{cluster.bin}{os.pathsep}{environment['PATH']}"
+            environment["DATABASE"] = f"{temporary}/accounts.sqlite3"
         environment["TMPDIR"] = temporary  # what they make there goes with it
         try:
             with Player(directory, environment) as player:
@@ -70,7 +78,9 @@ def play(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
                     broker.call_api("DELETE", f"users/{user}")
 
 
-@parametrize([each for each in ALL if not each.restarts_broker and not each.users])
+@parametrize(
+    [each for each in ALL if not (each.restarts_broker or each.uses_cluster or each.users)]
+)
 def test_transcript(scenario: Scenario, broker: Broker, url: str, update: bool) -> None:
     play(scenario, broker, url, update)
 
@@ -85,3 +95,8 @@ def test_transcript_with_users(scenario: Scenario, broker: Broker, url: str, upd
 def test_transcript_with_a_restart(scenario: Scenario, restartable: Broker, update: bool) -> None:
     with restartable.vhost() as url:
         play(scenario, restartable, url, update)
+
+
+@parametrize([scenario for scenario in ALL if scenario.uses_cluster])
+def test_transcript_of_a_cluster(scenario: Scenario, cluster: Cluster, update: bool) -> None:
+    play(scenario, cluster.node(1), cluster.urls[0], update, cluster)

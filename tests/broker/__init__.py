@@ -51,6 +51,7 @@ __all__ = [
     "free_ports",
     "get",
     "handshake",
+    "in_docker",
     "install_from_debian",
     "is_amqp",
     "named",
@@ -70,6 +71,31 @@ There is no RabbitMQ broker to use here. Any one of these fixes it:
   3. name a running one: export AMQP_URL=amqp://user:password@host/"""
 
 
+def in_docker(kind: str | None = None) -> str:
+    """The image to use in Docker; or, where `start` is to use private nodes, ""."""
+    kind = kind or os.environ.get("BROKER") or None
+    if kind not in (None, "docker", "private"):
+        raise BrokerError(f"BROKER={kind} means nothing here: docker, private, or unset.")
+    image = os.environ.get("RABBITMQ_IMAGE") or DEFAULT_IMAGE
+    reason = ""
+    if kind != "private":
+        reason = docker_trouble(image)
+        if reason and kind == "docker":
+            raise BrokerError(f"BROKER=docker was asked for, but {reason}.")
+    if kind != "private" and not reason:
+        return image
+    if not installed_programs():
+        if not can_install():
+            raise BrokerError(f"{reason and reason + '. '}{REMEDIES}")
+        try:
+            install_from_debian("rabbitmq-server")
+        except BrokerError as error:
+            raise BrokerError(f"{error}\n\n{REMEDIES}") from None
+    if reason:
+        say(f"Using the installed rabbitmq-server, because {reason}.")
+    return ""
+
+
 def start(
     port: int | None = None, kind: str | None = None, lean: bool = False, tls: bool = False
 ) -> OwnedBroker:
@@ -81,27 +107,9 @@ def start(
     forgets them when it stops. With `tls` it listens on one more port, over TLS, with
     a certificate for localhost (see certificates.py). Raises BrokerError.
     """
-    kind = kind or os.environ.get("BROKER") or None
-    if kind not in (None, "docker", "private"):
-        raise BrokerError(f"BROKER={kind} means nothing here: docker, private, or unset.")
-    image = os.environ.get("RABBITMQ_IMAGE") or DEFAULT_IMAGE
-    reason = ""
-    if kind != "private":
-        reason = docker_trouble(image)
-        if reason and kind == "docker":
-            raise BrokerError(f"BROKER=docker was asked for, but {reason}.")
-    in_docker = kind != "private" and not reason
-    if not in_docker and not installed_programs():
-        if not can_install():
-            raise BrokerError(f"{reason and reason + '. '}{REMEDIES}")
-        try:
-            install_from_debian("rabbitmq-server")
-        except BrokerError as error:
-            raise BrokerError(f"{error}\n\n{REMEDIES}") from None
-    if reason:
-        say(f"Using the installed rabbitmq-server, because {reason}.")
+    image = in_docker(kind)
     for attempt in range(ATTEMPTS):
-        broker = DockerBroker(image, port, lean, tls) if in_docker else PrivateNode(port, tls)
+        broker = DockerBroker(image, port, lean, tls) if image else PrivateNode(port, tls)
         try:
             broker.start()
             return broker

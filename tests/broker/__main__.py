@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
 
@@ -49,12 +50,29 @@ def permitted(port: int) -> bool:
     return True
 
 
-def keep(port: int, out: TextIO) -> None:
-    """Keep a broker in the foreground until Ctrl-C, SIGTERM or our parent's end.
+def stay() -> Callable[[Callable[[], object]], None]:
+    """What waits, checking now and then, until Ctrl-C, SIGTERM or our parent's end.
 
     Or until the terminal is closed. Where `make` is the first program in it, only
     `make` gets the SIGHUP, and waits for us.
     """
+    parent, on_terminal = os.getppid(), os.isatty(0)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
+
+    def while_wanted(check: Callable[[], object]) -> None:
+        try:
+            while os.getppid() == parent and os.isatty(0) == on_terminal:
+                time.sleep(0.5)
+                check()
+        except KeyboardInterrupt:
+            pass
+
+    return while_wanted
+
+
+def keep(port: int, out: TextIO) -> None:
+    """Keep a broker in the foreground, as long as `stay` says."""
     if not permitted(port):
         raise BrokerError(f"Port {port} is not permitted to this user: make broker PORT=5673")
     if not port_is_free(port):
@@ -62,9 +80,7 @@ def keep(port: int, out: TextIO) -> None:
             f"Port {port} is held by {holder(port)}. If that is a broker you want to use, "
             f"the scripts reach it as it is; else choose another port: make broker PORT={port + 1}"
         )
-    parent, on_terminal = os.getppid(), os.isatty(0)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
+    while_wanted = stay()
     with start(port, tls=bool(os.environ.get("TLS"))) as broker:
         lines = [f"RabbitMQ {broker.version} is up: {broker.title}, port {port}."]
         if broker.api:
@@ -78,13 +94,8 @@ def keep(port: int, out: TextIO) -> None:
         lines += [f"alias rabbitmqctl={shlex.quote(shlex.join(broker.rabbitmqctl))}"]
         lines += ["Ctrl-C here ends it, and nothing of it is kept."]
         print("\n".join(lines), file=out, flush=True)
-        try:
-            while os.getppid() == parent and os.isatty(0) == on_terminal:
-                time.sleep(0.5)
-                assert isinstance(broker, OwnedBroker)
-                broker.check_alive()
-        except KeyboardInterrupt:
-            pass
+        assert isinstance(broker, OwnedBroker)
+        while_wanted(broker.check_alive)
     with suppress(OSError):  # the terminal may be gone, too
         print("The broker is gone.", file=out, flush=True)
 

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -183,10 +183,53 @@ class Broker:
         self.close()
 
 
+@dataclass(frozen=True)
+class Place:
+    """A node's place in a cluster: which of how many it is, and what they share."""
+
+    tag: str
+    number: int
+    size: int
+    epmd_port: int
+
+    @property
+    def host(self) -> str:
+        return f"host{self.number}"
+
+    @property
+    def node(self) -> str:
+        return f"node{self.number}@{self.host}"
+
+    @property
+    def all(self) -> list[Place]:
+        return [replace(self, number=number) for number in range(1, self.size + 1)]
+
+    @property
+    def configuration(self) -> str:
+        """What each node's rabbitmq.conf says of the others."""
+        return (
+            "cluster_formation.peer_discovery_backend = classic_config\n"
+            # Before 4.3, a node in the minority stops rather than go its own way.
+            "cluster_partition_handling = pause_minority\n"
+            # To notice in a quarter of a minute that a node is silent, not in a whole one.
+            "net_ticktime = 15\n"
+        ) + "".join(
+            f"cluster_formation.classic_config.nodes.{place.number} = {place.node}\n"
+            for place in self.all
+        )
+
+
 class OwnedBroker(Broker):
     """A broker that this process started, on ports that stay when it restarts."""
 
-    def __init__(self, title: str, port: int | None, container: bool, tls: bool) -> None:
+    def __init__(
+        self,
+        title: str,
+        port: int | None,
+        container: bool,
+        tls: bool = False,
+        place: Place | None = None,
+    ) -> None:
         self.tag = f"{PREFIX}-{uuid.uuid4().hex[:8]}"
         self.port, self.api_port, self.tls_port, *self.more_ports = free_ports(5)
         if port:
@@ -205,6 +248,7 @@ class OwnedBroker(Broker):
                 self.tag,
                 str(self.folder),
                 *([self.tag] if container else []),
+                *([place.tag] if container and place else []),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -226,6 +270,26 @@ class OwnedBroker(Broker):
 
     def kill(self) -> None:
         """End the node without a warning, as a power cut would."""
+        raise NotImplementedError
+
+    def pause(self) -> None:
+        """Freeze the node, as a machine that hangs; it keeps its connections."""
+        raise NotImplementedError
+
+    def resume(self) -> None:
+        """Let a frozen node go on."""
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """Cut a node off from the others of its cluster, not from its clients."""
+        raise NotImplementedError
+
+    def heal(self) -> None:
+        """Let a node that was cut off reach the others again."""
+        raise NotImplementedError
+
+    def program(self, name: str) -> str:
+        """The shell command for one of RabbitMQ's own that is to reach this node."""
         raise NotImplementedError
 
     def check_alive(self) -> None:

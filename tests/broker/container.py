@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import closing
 from typing import Any
 
 import requests
 
 from broker import certificates
-from broker.base import LOOPBACK, NO_BUSY_WAIT, BrokerError, OwnedBroker, say
+from broker.base import LOOPBACK, NO_BUSY_WAIT, BrokerError, OwnedBroker, Place, say
 
 DEFAULT_IMAGE = "rabbitmq:4.3-management"
 ENABLED_PLUGINS = "/etc/rabbitmq/enabled_plugins"  # both in official and Debian's images
@@ -19,9 +20,15 @@ class DockerBroker(OwnedBroker):
     """A container, through testcontainers."""
 
     def __init__(
-        self, image: str, port: int | None = None, lean: bool = False, tls: bool = False
+        self,
+        image: str,
+        port: int | None = None,
+        lean: bool = False,
+        tls: bool = False,
+        place: Place | None = None,
     ) -> None:
-        super().__init__(f"{image} in Docker", port, True, tls)
+        super().__init__(f"{image} in Docker", port, True, tls, place)
+        self.place = place
         # Set before the import, which reads them. Loopback, not the bridge's
         # address; our own reaper, not an image that may not be had.
         os.environ.setdefault("TESTCONTAINERS_CONNECTION_MODE", "docker_host")
@@ -35,6 +42,14 @@ class DockerBroker(OwnedBroker):
             self._container.with_tmpfs_mount("/in-memory", "mode=1777")
             self._container.with_env("RABBITMQ_MNESIA_BASE", "/in-memory")
             self._container.with_env("RABBITMQ_LOG", "error")
+        if place:
+            conf = self.folder / "20-cluster.conf"
+            conf.write_text(place.configuration)
+            target = "/etc/rabbitmq/conf.d/20-cluster.conf"
+            self._container.with_volume_mapping(str(conf), target, "ro")
+            self._container.with_kwargs(hostname=place.host)
+            self._container.with_env("RABBITMQ_NODENAME", place.node)
+            self._container.with_env("RABBITMQ_ERLANG_COOKIE", place.tag)
         # A fixed port is the same after a restart, which a random one is not.
         ports: dict[str, Any] = self._container.ports
         ports.clear()
@@ -65,6 +80,8 @@ class DockerBroker(OwnedBroker):
                 self._container.get_wrapped_container().start()
             else:
                 DockerContainer.start(self._container)
+                if self.place:
+                    self.heal()  # it looks for the others in a moment
         except APIError as error:
             raise BrokerError(f"Docker cannot start {self.title}: {error.explanation}") from None
 
@@ -83,12 +100,38 @@ class DockerBroker(OwnedBroker):
         container.exec_run(["sh", "-c", f"grep -q management {ENABLED_PLUGINS} || {enable}"])
         super().wait_for_api()
 
+    def pause(self) -> None:
+        self._container.get_wrapped_container().pause()
+
+    def resume(self) -> None:
+        self._container.get_wrapped_container().unpause()
+
+    # Its clients come through Docker's bridge, and go on.
+    def cut(self) -> None:
+        assert self.place
+        with closing(docker_engine()) as engine:
+            engine.networks.get(self.place.tag).disconnect(self.tag)
+
+    def heal(self) -> None:
+        assert self.place
+        with closing(docker_engine()) as engine:
+            engine.networks.get(self.place.tag).connect(self.tag, aliases=[self.place.host])
+
+    def program(self, name: str) -> str:
+        return shlex.join(("docker", "exec", self.tag, name))
+
     def kill(self) -> None:
         self._container.get_wrapped_container().kill()
         self.wait_stopped()
 
     def wait_stopped(self) -> None:
         self._container.get_wrapped_container().wait(timeout=60)
+
+
+def docker_engine() -> Any:
+    import docker
+
+    return docker.from_env(timeout=60)
 
 
 def docker_trouble(image: str, pull: bool = True) -> str:

@@ -5,22 +5,31 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 from broker import certificates, reaper
-from broker.base import LOOPBACK, NO_BUSY_WAIT, BrokerError, OwnedBroker, say
+from broker.base import LOOPBACK, NO_BUSY_WAIT, BrokerError, OwnedBroker, Place, say
+
+PROGRAMS = ("rabbitmqctl",)
+MORE_PROGRAMS = ("rabbitmq-queues", "rabbitmq-upgrade", "rabbitmq-streams")
 
 
 class PrivateNode(OwnedBroker):
     """An installed rabbitmq-server, run as this user in a folder of its own."""
 
-    def __init__(self, port: int | None = None, tls: bool = False) -> None:
+    def __init__(
+        self, port: int | None = None, tls: bool = False, place: Place | None = None
+    ) -> None:
         super().__init__("a private node of the installed rabbitmq-server", port, False, tls)
         programs = installed_programs()
         assert programs
         epmd_port, distribution_port = self.more_ports
         node = f"{self.tag}@localhost"
+        self.place = place
+        if place:
+            epmd_port, node = place.epmd_port, place.node
         conf = self.folder / "rabbitmq.conf"
         conf.write_text(
             f"listeners.tcp.1 = {LOOPBACK}:{self.port}\n"
@@ -30,6 +39,7 @@ class PrivateNode(OwnedBroker):
             "disk_free_limit.absolute = 1MB\n"
             + f"listeners.ssl.1 = {LOOPBACK}:{self.tls_port}\n" * tls
             + certificates.SETTINGS.format(folder=self.folder / "tls") * tls
+            + (place.configuration if place else "")
         )
         (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
         (self.folder / "empty.conf").touch()
@@ -38,6 +48,14 @@ class PrivateNode(OwnedBroker):
             "ERL_EPMD_PORT": str(epmd_port),
             "ERL_EPMD_ADDRESS": LOOPBACK,
         }
+        if place:
+            private["ERL_INETRC"] = str(self.folder / "hosts")
+            hosts = ", ".join(f'"{each.host}"' for each in place.all)
+            text = f"{{lookup, [file, native]}}.\n{{host, {{127,0,0,1}}, [{hosts}]}}.\n"
+            (self.folder / "hosts").write_text(text)
+            cookie = self.folder / ".erlang.cookie"
+            cookie.write_text(place.tag)
+            cookie.chmod(0o400)
         self._environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("RABBITMQ_")},
             **private,
@@ -57,13 +75,15 @@ class PrivateNode(OwnedBroker):
         }
         self._server = programs["rabbitmq-server"]
         settings = [f"{name}={value}" for name, value in private.items()]
-        command = shlex.join(["env", *settings, programs["rabbitmqctl"], "-n", node])
-        program = self.folder / "rabbitmqctl"
-        # Without its standard input, as in Docker: it would swallow what the
-        # reader types meanwhile.
-        program.write_text(f'#!/bin/sh\nexec {command} "$@" </dev/null\n')
-        program.chmod(0o755)
-        self.rabbitmqctl = (str(program),)
+        for name in (*PROGRAMS, *(MORE_PROGRAMS if place else ())):
+            there = Path(programs["rabbitmqctl"]).with_name(name)
+            command = shlex.join(["env", *settings, str(there), "-n", node])
+            program = self.folder / name
+            # Without its standard input, as in Docker: it would swallow what the
+            # reader types meanwhile.
+            program.write_text(f'#!/bin/sh\nexec {command} "$@" </dev/null\n')
+            program.chmod(0o755)
+        self.rabbitmqctl = (self.program("rabbitmqctl"),)
         self._process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
@@ -87,8 +107,37 @@ class PrivateNode(OwnedBroker):
             )
 
     def kill(self) -> None:
-        reaper.kill_processes(self.tag)
+        # The first node's epmd is that of all nodes of a cluster.
+        reaper.kill_processes(self.tag, spared="epmd" if self.place else "")
         self.wait_stopped()
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in reaper.processes(self.tag):
+            if not reaper.named(process, "epmd"):
+                process.send_signal(number)
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    # Without rights on the network: it takes the others' cookie for a wrong one.
+    def cut(self) -> None:
+        self._cookie("cut", "erlang:disconnect_node(N)")
+
+    def heal(self) -> None:
+        assert self.place
+        self._cookie(self.place.tag, "net_kernel:connect_node(N)")
+
+    def _cookie(self, cookie: str, then: str) -> None:
+        assert self.place
+        others = ",".join(f"'{each.node}'" for each in self.place.all if each != self.place)
+        each = f"begin erlang:set_cookie(N, '{cookie}'), {then} end"
+        self.ctl("eval", f"[{each} || N <- [{others}]].")
+
+    def program(self, name: str) -> str:
+        return str(self.folder / name)
 
     def wait_stopped(self) -> None:
         if self._process:

@@ -34,10 +34,17 @@ def processes(tag: str) -> list[psutil.Process]:
     return [process for process in found if process != own]
 
 
-def kill_processes(tag: str) -> None:
-    """SIGKILL them all, and those they started meanwhile."""
+def named(process: psutil.Process, name: str) -> bool:
+    try:
+        return process.name() == name
+    except psutil.Error:
+        return False
+
+
+def kill_processes(tag: str, spared: str = "") -> None:
+    """SIGKILL them all, and those they started meanwhile; none of the name `spared`."""
     for _ in range(50):
-        if not (running := processes(tag)):
+        if not (running := [each for each in processes(tag) if not named(each, spared)]):
             return
         for process in running:
             try:
@@ -70,13 +77,32 @@ def remove_container(name: str, patience: float = 5) -> None:
         time.sleep(0.2)
 
 
-def main(tag: str, folder: str, container: str = "") -> None:
+def remove_network(name: str, patience: float = 20) -> None:
+    """Remove a network as soon as no container is in it; another reaper may be first."""
+    import docker
+    import docker.errors
+
+    client = docker.from_env(timeout=60)
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        try:
+            client.networks.get(name).remove()
+            return
+        except docker.errors.NotFound:
+            return
+        except docker.errors.APIError:  # others are still in it
+            time.sleep(0.2)
+
+
+def main(tag: str, folder: str, container: str = "", network: str = "") -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     print("ready", flush=True)
     sys.stdin.read()
     if container:
         remove_container(container)
+    if network:
+        remove_network(network)
     kill_processes(tag)
     shutil.rmtree(folder, ignore_errors=True)
 

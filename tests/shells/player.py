@@ -111,6 +111,10 @@ class Scenario:
         return {user[1] for user in found if user}
 
     @property
+    def uses_cluster(self) -> bool:
+        return any(re.search(r"\bnode\d ", step.command) for step in self.steps)
+
+    @property
     def restarts_broker(self) -> bool:
         return any("rabbitmqctl stop" in step.command for step in self.steps)
 
