@@ -25,7 +25,6 @@ import pytest
 import record_http_queue as figures
 from apps.http_queue import CHAPTER, FOLDER, LETTER, Client, module, run
 from apps.postgres import Postgres, PostgresError
-from broker import Broker
 from shells.chapters import figure, page, reader_environment, said
 
 NOBODY = "0" * 32
@@ -464,76 +463,3 @@ def test_the_page_says_what_the_record_shows() -> None:
         # It was asked for 30, and goes on to the last message whether all have come or not.
         assert found["killed"]["workers"] >= 10
         assert found["killed"]["api"] >= 3
-
-
-# --- A broker as the queue ---------------------------------------------------
-
-
-def test_the_same_on_a_broker(url: str) -> None:
-    async def use(api: Client) -> None:
-        ids = await api.create(3)
-        first = await api.claim(2)
-        assert [each["id"] for each in first["messages"]] == ids[:2]
-        assert (await api.counts())["leased"] == 2
-        await api.tell(first, "complete")
-        await api.tell(first, "complete")
-        await api.post(
-            f"/v1/messages/{ids[1]}/complete",
-            {"token": NOBODY},
-            409,
-        )
-        first["messages"].pop(0)
-        told = await api.tell(first, "fail", reason="no paper")
-        assert told["retry_in_seconds"] == 0.2
-        third = await api.claim()
-        assert third["messages"][0]["id"] == ids[2]
-        await api.tell(third, "release")
-        again = await api.claim()
-        assert (again["messages"][0]["id"], again["messages"][0]["attempts"]) == (ids[2], 1)
-        await api.tell(again, "complete")
-        last = await api.claim(wait=20)  # its backoff is over
-        assert (last["messages"][0]["id"], last["messages"][0]["attempts"]) == (ids[1], 2)
-        assert (await api.tell(last, "fail", reason="still none"))["state"] == "dead"
-        for _ in range(3):  # looking changes nothing
-            await api.get("/v1/dead")
-        (dead,) = (await api.get("/v1/dead"))["messages"]
-        assert (dead["id"], dead["error"], dead["attempts"]) == (ids[1], "still none", 2)
-        assert await api.post(f"/v1/dead/{ids[1]}/requeue") == {"requeued": 1}
-        final = await api.claim(wait=10)
-        assert final["messages"][0]["attempts"] == 1
-        await api.tell(final, "complete")
-        # A broker cannot be asked, and the document doesn't say it can.
-        assert (await api.http.get(f"/v1/messages/{ids[0]}")).status_code == 404
-        assert "get" not in (await api.get("/openapi.json"))["paths"]["/v1/messages"]
-
-    run(use, broker=url, policy={"max_attempts": 2, "backoff": 0.2})
-
-
-def test_a_lease_on_a_broker_runs_out(url: str) -> None:
-    async def use(api: Client) -> None:
-        await api.create()
-        first = await api.claim(lease=0.2)
-        await api.tell(first, "extend", lease_seconds=0.5)
-        second = await api.claim(lease=0.2, wait=20)
-        assert second["messages"][0]["attempts"] == 2
-        await api.tell(first, "complete", 409)
-        async with asyncio.timeout(20):
-            while not (dead := (await api.get("/v1/dead"))["messages"]):
-                await asyncio.sleep(0.1)
-        assert "lease ran out" in dead[0]["error"]
-
-    run(use, broker=url, policy={"max_attempts": 2})
-
-
-def test_the_broker_takes_back_what_a_lost_api_had_claimed(url: str, broker: Broker) -> None:
-    async def lose(api: Client) -> None:
-        await api.create(2)
-        assert len((await api.claim(2))["messages"]) == 2
-
-    async def find(api: Client) -> Any:
-        return await api.claim(2, wait=20)
-
-    run(lose, broker=url)
-    found = run(find, broker=url)
-    assert len(found["messages"]) >= 1
-    assert found["messages"][0]["payload"]["recipient"] == LETTER["recipient"]

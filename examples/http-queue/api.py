@@ -35,6 +35,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from intake import Readers, take_in
+from pydantic import ValidationError
 from queues import (
     KeyReused,
     NotDead,
@@ -234,11 +235,19 @@ lookups = APIRouter(dependencies=[Depends(check_token)])
     "/v1/messages",
     status_code=201,
     responses={200: {"model": MessageOut}, **answers()},
+    openapi_extra={
+        "requestBody": {
+            "content": {
+                "application/json": {"schema": Payload.model_json_schema()}
+            },
+            "required": True,
+        }
+    },
     tags=["producers"],
 )
 async def create(
     desk: DeskOf,
-    payload: Payload,
+    request: Request,
     response: Response,
     idempotency_key: Key = None,
 ) -> MessageOut:
@@ -247,9 +256,19 @@ async def create(
     Repeated with the same Idempotency-Key it answers 200 and the message
     of the first time.
     """
+    # Read as JSON and not, as FastAPI would, from the objects that JSON has,
+    # which know no dates: a strict Payload takes those in JSON only.
+    try:
+        payload = Payload.model_validate_json(await request.body())
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False)
+        at = [{**each, "loc": ("body", *each["loc"])} for each in faults]
+        raise RequestValidationError(at) from None
     if desk.settings.simulate_create:
         await asyncio.sleep(desk.settings.simulate_create)
-    made, new = await desk.queue.create(payload.model_dump(), idempotency_key)
+    made, new = await desk.queue.create(
+        payload.model_dump(mode="json"), idempotency_key
+    )
     if new:
         desk.events["created"] += 1
         await desk.ring()

@@ -106,7 +106,8 @@ async def fill(database: str, count: int) -> None:
     queue = await opened(database)
     try:
         async with queue.intake("benchmark") as intake:
-            await intake.store([Row(n, LETTER) for n in range(count)])
+            body = json.dumps(LETTER)
+            await intake.store([Row(n, body) for n in range(count)])
     finally:
         await queue.close()
 

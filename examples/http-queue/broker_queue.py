@@ -23,15 +23,21 @@ from aio_pika.abc import (
     AbstractRobustQueue,
 )
 from aiormq.exceptions import AMQPError
+from broker_messages import (
+    ATTEMPTS,
+    DEAD,
+    ERROR,
+    QUEUE,
+    Foreign,
+    as_row,
+    attempts_of,
+    headers_of,
+    id_of,
+    payload_of,
+)
 from queues import NotDead, Once, Policy, QueueDown, Row, Stale, new_id
 
-QUEUE = "http_queue"
-DEAD = "http_queue.dead"
 QUORUM = {"x-queue-type": "quorum"}
-ATTEMPTS = "x-attempts"
-ERROR = "x-error"
-# Redeliveries after a crash of this process, which count as attempts, too.
-REDELIVERED = "x-delivery-count"
 AWAY = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
 
 
@@ -44,32 +50,6 @@ class Lease:
     attempts: int
     until: float
     timer: asyncio.TimerHandle | None = None
-
-
-def attempts_of(message: AbstractIncomingMessage) -> int:
-    """How often it was claimed before."""
-    counts = (message.headers.get(name) for name in (ATTEMPTS, REDELIVERED))
-    return sum(count for count in counts if isinstance(count, int))
-
-
-def as_row(message: AbstractIncomingMessage, state: str) -> dict[str, Any]:
-    upload, row = (message.headers.get(name) for name in ("upload", "row"))
-    error = message.headers.get(ERROR)
-    created = message.headers.get("created_at")
-    attempts = attempts_of(message) + (state == "leased")
-    if state == "dead":
-        # Every look at it was a delivery, which before 4.3 counts as well.
-        attempts = message.headers.get(ATTEMPTS) or 0
-    return {
-        "id": message.message_id,
-        "payload": json.loads(message.body),
-        "state": state,
-        "attempts": attempts,
-        "error": str(error) if error else None,
-        "upload": str(upload) if upload else None,
-        "row": row if isinstance(row, int) else None,
-        "created_at": created / 1000 if isinstance(created, int) else None,
-    }
 
 
 class BrokerQueue:
@@ -224,22 +204,52 @@ class BrokerQueue:
         """Take up to `count` deliveries, and leave them unacknowledged."""
         token, found = new_id(), []
         until = asyncio.get_running_loop().time() + lease
+        complete = False
         try:
             async with self._getting:
                 while len(found) < count:
-                    queue = self._queues[QUEUE]
-                    message = await queue.get(fail=False, timeout=10)
-                    if message is None:
+                    if not (message := await self._get(QUEUE)):
                         break
-                    attempts = attempts_of(message) + 1
-                    mine = Lease(message, token, attempts, until)
-                    assert message.message_id
-                    self._leases[message.message_id] = mine
-                    self._set_timer(mine)
-                    found.append(as_row(message, "leased"))
+                    payload = await self._lease(message, token, until)
+                    if payload is not None:
+                        found.append(as_row(message, "leased", payload))
+            complete = True
         except AWAY as error:
             raise QueueDown(f"The broker is away: {error!r}") from None
+        finally:
+            if not complete:  # nobody will hear of the token
+                for each in found:
+                    lease_of = self._take(each["id"], token)
+                    with contextlib.suppress(*AWAY):
+                        await lease_of.message.nack(requeue=True)
         return token, found
+
+    async def _get(self, name: str) -> AbstractIncomingMessage | None:
+        return await self._queues[name].get(fail=False, timeout=10)
+
+    async def _lease(
+        self, message: AbstractIncomingMessage, token: str, until: float
+    ) -> dict[str, Any] | None:
+        """Put a delivery into a worker's hands, unless it is none of ours."""
+        mine = Lease(message, token, attempts_of(message) + 1, until)
+        id = id_of(message)
+        try:
+            try:
+                payload = payload_of(message)
+            except Foreign as error:
+                await self._move(mine, DEAD, str(error), mine.attempts - 1)
+                return None
+            if id in self._leases:
+                # Two of one id, after a crash in _move, or from elsewhere.
+                await self._move(mine, QUEUE, "", mine.attempts - 1, new_id())
+                return None
+        except BaseException:
+            with contextlib.suppress(*AWAY):
+                await message.nack(requeue=True)
+            raise
+        self._leases[id] = mine
+        self._set_timer(mine)
+        return payload
 
     def _set_timer(self, lease: Lease) -> None:
         if lease.timer:
@@ -255,7 +265,7 @@ class BrokerQueue:
 
     async def _lapse(self, lease: Lease) -> None:
         """The lease ran out: to somebody else, or dead."""
-        id = str(lease.message.message_id)
+        id = id_of(lease.message)
         if self._leases.get(id) is not lease:
             return
         del self._leases[id]
@@ -275,25 +285,23 @@ class BrokerQueue:
         return lease
 
     async def _move(
-        self, lease: Lease, name: str, error: str, attempts: int | None = None
+        self,
+        lease: Lease,
+        name: str,
+        error: str,
+        attempts: int | None = None,
+        id: str = "",
     ) -> None:
         """Send a copy, and acknowledge once the broker has that.
 
         A crash between the two leaves both, never none.
         """
-        if attempts is None:
-            attempts = lease.attempts
-        headers: dict[str, Any] = {
-            key: value
-            for key, value in lease.message.headers.items()
-            if key in ("created_at", "upload", "row", ERROR)
-        }
-        headers[ATTEMPTS] = attempts
+        message = lease.message
+        headers = headers_of(message)
+        headers[ATTEMPTS] = lease.attempts if attempts is None else attempts
         if error:
             headers[ERROR] = error
-        message = lease.message
-        id = str(message.message_id)
-        await self._publish(name, message.body, id, headers)
+        await self._publish(name, message.body, id or id_of(message), headers)
         await self._ack(message)
 
     async def _ack(self, message: AbstractIncomingMessage) -> None:
@@ -343,16 +351,16 @@ class BrokerQueue:
         found: list[AbstractIncomingMessage] = []
         try:
             async with self._getting:
-                while len(found) < limit:
-                    queue = self._queues[DEAD]
-                    message = await queue.get(fail=False, timeout=10)
-                    if message is None:
-                        break
-                    found.append(message)
-                yield found
-                for message in found:
-                    if not message.processed:
-                        await message.nack(requeue=True)
+                try:
+                    while len(found) < limit:
+                        if not (message := await self._get(DEAD)):
+                            break
+                        found.append(message)
+                    yield found
+                finally:
+                    for message in found:
+                        if not message.processed:
+                            await message.nack(requeue=True)
         except AWAY as error:
             raise QueueDown(f"The broker is away: {error!r}") from None
 
@@ -364,11 +372,13 @@ class BrokerQueue:
         count = 0
         async with self._dead_ones(10_000) as found:
             for message in found:
-                if id not in (None, message.message_id):
+                if id not in (None, id_of(message)):
                     continue
                 lease = Lease(message, "", 0, 0.0)
                 await self._move(lease, QUEUE, "")
                 count += 1
+                if id:
+                    break
         if id and not count:
             raise NotDead(id)
         return count
@@ -406,7 +416,7 @@ class Intake:
         async with asyncio.TaskGroup() as group:
             for row in rows:
                 headers = {"upload": self._file, "row": row.number}
-                body = json.dumps(row.payload).encode()
+                body = row.payload.encode()
                 group.create_task(
                     self._queue._publish(
                         QUEUE, body, new_id(), headers | {"created_at": now}

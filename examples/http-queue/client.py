@@ -150,6 +150,18 @@ class Shown:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def title_of(payload: Any) -> str:
+    """A message in a few words, whatever its Payload has."""
+    values = payload.values() if isinstance(payload, dict) else [payload]
+    return " ".join(": ".join(map(str, [*values][:2])).split())[:80]
+
+
+def told_of(fault: dict[str, Any]) -> str:
+    """Why a file is refused, and where."""
+    where = [f"{k} {fault[k]}" for k in ("row", "column") if fault.get(k)]
+    return ": ".join(filter(None, [", ".join(where), fault["reason"]]))
+
+
 Handler = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -254,7 +266,7 @@ class Worker:
     async def _work(self, message: dict[str, Any]) -> None:
         id, token = message["id"], self.held[message["id"]]
         payload = message["payload"]
-        name = f"{payload['recipient']}: {payload['text']}"
+        name = title_of(payload)
         holder: dict[str, Any] = {"token": token}
         try:
             try:

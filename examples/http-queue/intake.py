@@ -19,7 +19,7 @@ from typing import Protocol
 
 from queues import KeyReused, Once, Row, TakenMeanwhile
 from schemas import Fault, FileResult
-from spreadsheet import Refused, check_start
+from workbook import Refused, check_start
 
 READER = Path(__file__).with_name("spreadsheet.py")
 ROWS_A_STATEMENT = 2_000
@@ -59,7 +59,7 @@ class Readers:
         if reader is None or reader.returncode is not None:
             reader = await self._start()
         assert reader.stdin
-        reader.stdin.write(f"{path}\n".encode())
+        reader.stdin.write(os.fsencode(path))
         reader.stdin.close()
         return reader
 
@@ -108,8 +108,13 @@ async def feed(
         await queue.put(None)
 
 
-async def rows_of(readers: Readers, path: str) -> AsyncGenerator[Row, None]:
-    """The rows of a file, all of which are right. Else raises Refused."""
+async def rows_of(
+    readers: Readers, path: str, warnings: list[str]
+) -> AsyncGenerator[list[Row], None]:
+    """The rows of a file, all of which are right. Else raises Refused.
+
+    What was left out is told by `warnings`.
+    """
     check_start(path)
     reader = await readers.take(path)
     assert reader.stdout
@@ -121,11 +126,12 @@ async def rows_of(readers: Readers, path: str) -> AsyncGenerator[Row, None]:
         told = json.loads(first)
         if "faults" in told:
             raise Refused("", faults=told["faults"])
+        warnings += told["warnings"]
         count = 0
         async for line in reader.stdout:
-            for number, payload in json.loads(line):
-                count += 1
-                yield Row(number, payload)
+            rows = [Row(*each) for each in json.loads(line)]
+            count += len(rows)
+            yield rows
         if count != told["rows"]:
             raise Refused("The reader ended before the file.")
     finally:
@@ -152,10 +158,10 @@ async def take_in(
         try:
             if once and (rows := await queue.taken_before(once)) is not None:
                 return FileResult(file=file, rows=rows, repeated=True)
-            total = await pour(
-                queue, rows_of(readers, path), file, once, size, simulate
-            )
-            return FileResult(file=file, rows=total)
+            warnings: list[str] = []
+            found = rows_of(readers, path, warnings)
+            total = await pour(queue, found, file, once, size, simulate)
+            return FileResult(file=file, rows=total, warnings=warnings)
         except TakenMeanwhile:
             continue  # now it was taken before
         except KeyReused as error:
@@ -167,7 +173,7 @@ async def take_in(
 
 async def pour(
     queue: HasIntake,
-    rows: AsyncGenerator[Row, None],
+    found: AsyncGenerator[list[Row], None],
     file: str,
     once: Once | None,
     size: int,
@@ -178,17 +184,23 @@ async def pour(
     batches: asyncio.Queue[list[Row]] = asyncio.Queue(1)
     total = 0
 
-    async def create(row: Row) -> None:
-        if simulate:
-            await asyncio.sleep(simulate)  # work that takes time, in theory
-        made.append(row)
-        if len(made) == ROWS_A_STATEMENT:
+    async def add(rows: list[Row]) -> None:
+        made.extend(rows)
+        if len(made) >= ROWS_A_STATEMENT:
             batch, made[:] = made[:], []
             await batches.put(batch)
 
+    async def create(row: Row) -> None:
+        await asyncio.sleep(simulate)  # work that takes time, in theory
+        await add([row])
+
     async def produce() -> None:
-        async with aclosing(rows):
-            await feed(rows, size, create)
+        async with aclosing(found):
+            if simulate:
+                await feed(each_of(found), size, create)
+            else:
+                async for rows in found:
+                    await add(rows)
         if made:
             await batches.put(made)
         await batches.put([])  # the end
@@ -207,3 +219,9 @@ async def pour(
             error = error.exceptions[0]
         raise error from None
     return total
+
+
+async def each_of(found: AsyncIterator[list[Row]]) -> AsyncIterator[Row]:
+    async for rows in found:
+        for row in rows:
+            yield row

@@ -8,7 +8,6 @@ import itertools
 import os
 import time
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Row:
     """A row of a sheet that is right."""
 
     number: int
-    payload: dict[str, Any]
+    payload: str  # as JSON
 
 
 @dataclass(frozen=True)

@@ -150,12 +150,13 @@ class Fault(BaseModel):
 class FileResult(BaseModel):
     """One file: all of its rows are in the queue, or none is.
 
-    `repeated`: they were already, from a request with the same
-    Idempotency-Key.
+    `warnings` tell what was left out. `repeated`: they were in the queue
+    already, from a request with the same Idempotency-Key.
     """
 
     file: str
     rows: int
+    warnings: list[str] = []
     faults: list[Fault] = []
     repeated: bool = False
 

@@ -436,7 +436,7 @@ class Intake:
         now = milliseconds()
         values = [
             [
-                *(new_id(), json.dumps(row.payload), now),
+                *(new_id(), row.payload, now),
                 *(None, self._file, row.number, now),
             ]
             for row in rows

@@ -13,19 +13,19 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from client import Api, Failed, Shown, parser, run_command
+from client import Api, Failed, Shown, parser, run_command, told_of
 
 
 def tell(result: dict[str, Any], shown: Shown) -> None:
     name = result["file"]
     if not result.get("faults"):
         shown.say(f" [x] {name}: {result['rows']:,} rows")
+        for warning in result.get("warnings", []):
+            shown.say(f"     {warning}")
         return
     shown.say(f" [!] {name} is refused, nothing of it is stored")
     for fault in result["faults"]:
-        where = [f"{k} {fault[k]}" for k in ("row", "column") if fault.get(k)]
-        parts = [", ".join(where), fault["reason"]]
-        shown.say(f"     {': '.join(filter(None, parts))}")
+        shown.say(f"     {told_of(fault)}")
 
 
 async def upload(given: argparse.Namespace) -> int:
