@@ -16,7 +16,7 @@ PYTEST = $(RUN) -m pytest -n $(JOBS) --dist loadgroup
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo broker doctor reset test test-apps sabotage check format lint types docs figures bench bench-quick bench-peers clean
+.PHONY: help demo broker doctor reset test test-apps sabotage check format lint types docs minutes figures bench bench-quick bench-peers clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ types: $(APPS_READY) ## types of scripts and tooling
 docs: $(READY) ## build the pages into docs/_build/html
 	@$(RUN) -m sphinx -n -W --keep-going -q -b html docs docs/_build/html
 	@echo "Pages: docs/_build/html/index.html"
+
+minutes: $(READY) ## compute how long each page takes, for README and the index
+	@$(TOOL) -m shells.minutes
 
 figures: $(APPS_READY) ## record what the scripts do and draw the figures anew
 	@$(TOOL) docs/figures/record.py
