@@ -20,7 +20,7 @@ PYTEST = $(RUN) -m pytest -n $(JOBS) --dist loadgroup
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo broker cluster chaos doctor reset test test-apps sabotage check format lint types docs figures bench bench-quick bench-peers clean
+.PHONY: help demo broker cluster chaos doctor reset test test-apps sabotage check format lint types docs minutes figures bench bench-quick bench-peers clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,6 +84,9 @@ types: $(APPS_READY) $(DOCS_READY) $(LINT_READY) ## types of scripts and tooling
 docs: $(DOCS_READY) ## build the pages into docs/_build/html
 	@$(RUN) -m sphinx -n -W --keep-going -q -b html docs docs/_build/html
 	@echo "Pages: docs/_build/html/index.html"
+
+minutes: $(READY) ## compute how long each page takes, for README and the index
+	@$(TOOL) -m shells.minutes
 
 figures: $(APPS_READY) $(DOCS_READY) ## record what the scripts do and draw the figures anew
 	@$(TOOL) docs/figures/record.py

@@ -31,7 +31,7 @@ from conftest import (
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ConnectionBlockedTimeout
 from record_backpressure import BUFFERS, COUNT, MEMORY, STORM, memory, simulated
-from shells.chapters import EXAMPLES, page
+from shells.chapters import EXAMPLES, page, said, version
 from shells.running import INTERRUPTED, Script
 from shells.wiretap import Wiretap
 
@@ -544,6 +544,17 @@ def test_odd_json_is_passed_on_or_not(apps: Apps) -> None:
     )
     assert odd.json() == ["failed", "delivered", "failed", "delivered"]
     assert (app.interrupt(), app.stderr) == (INTERRUPTED, [])
+
+
+def test_what_is_the_way_back_from_an_alarm(broker: Broker) -> None:
+    """The watermark that the page sets again is the broker's default."""
+    typed = said("backpressure", r"set_vm_memory_high_watermark (0\.\d) ")
+    named = said("backpressure", r"\((0\.\d) of the machine's memory is")
+    since = version(said("backpressure", r"default since (\d\.\d); before, it was"))
+    before = said("backpressure", r"before, it was (0\.\d):")
+    default = broker.ctl("eval", "application:get_env(rabbit, vm_memory_high_watermark).")
+    assert typed == named
+    assert (typed if version(broker.version) >= since else before) in default
 
 
 def test_no_list_that_is_too_long(apps: Apps) -> None:

@@ -11,6 +11,8 @@ from statistics import median
 from xml.etree import ElementTree
 
 import pytest
+from broker import DEFAULT_IMAGE
+from shells import minutes
 from shells.chapters import (
     CLIENTS,
     DOCS,
@@ -30,11 +32,15 @@ from shells.chapters import (
 from shells.player import scenarios
 
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
 PAGES = sorted(DOCS.glob("*.rst"))
 TESTS = ROOT / "tests"
 # Pages that are no chapter, with scripts of their own.
-BESIDE_THE_CHAPTERS = {"what-happens", "errors", "glossary"}
+BESIDE_THE_CHAPTERS = {"set-up", "what-happens", "errors", "glossary"}
 
+
+# What README has the clone called.
+CLONE = "rabbitmq-by-example"
 
 SOURCES = {".py", ".txt", ".yaml"}
 NAME = re.compile(r"\w+=[\w.]+|[A-Z]\w*[a-z]\w*[A-Z]\w+|\w+_\w+|\bx-[a-z-]+|[A-Z]{3,}")
@@ -171,7 +177,7 @@ def test_no_two_scripts_declare_a_name_differently() -> None:
 def test_every_make_target_that_is_named_exists() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([\w-]+):.*## ", makefile, re.MULTILINE))
-    texts = [README, *(path.read_text() for path in [*PAGES, *scripts()])]
+    texts = [README, CONTRIBUTING, *(path.read_text() for path in [*PAGES, *scripts()])]
     texts += [path.read_text() for path in TESTS.glob("*.py")]
     texts += [(ROOT / ".github/workflows/test.yml").read_text(), (ROOT / ".ci/run").read_text()]
     # As a command of its own: in literals, at the start of a line, after a colon.
@@ -186,15 +192,71 @@ def test_every_make_target_that_is_named_exists() -> None:
 
 def test_every_file_that_readme_links_to_exists() -> None:
     linked = re.findall(r"^(?:__|\.\. _[^:]+:) (?!https?:)(\S+)$", README, re.MULTILINE)
-    assert "docs/glossary.rst" in linked
+    linked += re.findall(r"`[^`<]+\s<(?!https?:)([^>]+)>`__", README)
+    assert {"docs/glossary.rst", "docs/set-up.rst", "CONTRIBUTING.rst"} <= {*linked}
     for path in linked:
         assert (ROOT / path).exists(), path
 
 
 def test_every_folder_that_readers_are_sent_to_exists() -> None:
+    sent = re.compile(r"^\s*cd (\S+)$|shells?\s+in\s+``(examples/[^`]+)``", re.MULTILINE)
     for text in [README, *(path.read_text() for path in PAGES)]:
-        for folder in re.findall(r"^\s*cd (\S+)$", text, re.MULTILINE):
-            assert (ROOT / folder).is_dir(), folder
+        for folder in sent.findall(text):
+            assert (ROOT / "".join(folder).removeprefix(CLONE)).is_dir(), folder
+
+
+def test_the_minutes_are_computed() -> None:
+    for place in minutes.PLACES:
+        text = place.read_text(encoding="utf-8")
+        assert minutes.timed(text) == text, f"{place.name}: make minutes"
+    assert "     - Minutes" in README
+    assert f"takes {minutes.minutes(minutes.FIRST)} minutes" in README
+
+
+def test_the_minutes_follow_words_and_commands(tmp_path: Path) -> None:
+    def written(words: int, commands: int) -> int:
+        path = tmp_path / "page.rst"
+        block = "   shell1$ true\n    [x] not a word\n" * commands
+        block = block and f".. code-block:: console\n\n{block}"
+        path.write_text("Title\n=====\n\n" + "word " * (words - 1) + "\n\n" + block)
+        return minutes.minutes(path)
+
+    for words, commands, wanted in ((650, 0, 5), (651, 0, 10), (10, 14, 5), (10, 15, 10)):
+        assert written(words, commands) == wanted, (words, commands)
+
+
+def test_readme_shows_what_a_page_has() -> None:
+    blocks = re.findall(r"code-block:: console\n\n((?:   .*\n)+)", README)
+    shown = [line for block in blocks for line in block.splitlines()]
+    assert len(shown) > 10
+    assert {*shown} <= {*page("2-work-queues").read_text().splitlines()}
+
+
+def test_set_up_names_what_is_used() -> None:
+    text = page("set-up").read_text()
+    assert said("set-up", r"15672:15672 (\S+)") == DEFAULT_IMAGE
+    needed = said("set-up", r"Python ([\d.]+) or later")
+    asked = f"sys.version_info < ({needed.replace('.', ', ')})"
+    assert asked in (ROOT / ".ci/setup.sh").read_text()
+    listed = (ROOT / ".github/workflows/test.yml").read_text()
+    tried = said("set-up", r"CI on Ubuntu with ([\d., and]+\d)\.")
+    assert sorted(re.findall(r'python: "([\d.]+)"', listed)) == re.findall(r"\d\.\d+", tried)
+    transcript = re.search(r"code-block:: text\n\n((?:   .*\n)+)", text)
+    assert transcript
+    played = {line.strip() for line in page("1-hello-world").read_text().splitlines()} | {"^C"}
+    for line in transcript[1].splitlines():
+        assert re.sub(r"^shell\d", "", line.strip()) in {
+            re.sub(r"^shell\d", "", each) for each in played
+        }, line
+
+
+def test_the_dev_container_has_what_the_page_says() -> None:
+    folder = ROOT / ".devcontainer"
+    about = json.loads((folder / "devcontainer.json").read_text())
+    made = (folder / about["build"]["dockerfile"]).read_text()
+    for package in said("set-up", r"sudo apt-get install ([\w -]+)\n").split():
+        assert f" {package} " in made, package
+    assert about["postCreateCommand"] == "make .venv/ready"
 
 
 def texts(svg: Path) -> str:

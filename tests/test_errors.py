@@ -30,10 +30,10 @@ import pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from broker import Broker
-from conftest import close_connections, connected, subscribed
+from conftest import close_connections, connected, poll, ready, subscribed
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError
-from shells.chapters import CLIENTS, DOCS, EXAMPLES
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
+from shells.chapters import CLIENTS, DOCS, EXAMPLES, figure, said, version
 from shells.running import Script
 
 PAGE = DOCS / "errors.rst"
@@ -667,9 +667,16 @@ def quotes(line: str, said: str) -> bool:
     return re.search(re.escape(line).replace("…", ".*"), said) is not None
 
 
+def assert_quoted(name: str, *said: object) -> None:
+    """All that the entry quotes was said."""
+    for line in entries()[name]:
+        assert any(quotes(line, str(each)) for each in said), (line, said)
+
+
 # Entries of which the page says that it is one of these, depending on the moment.
 ONE_OF = {"threads", "heartbeat"}
 SLOW = {"timeout", "transient"}  # in test_what_happens.py, with its broker
+BY_VERSION = {"global-prefetch", "removed-argument"}  # below: not every version refuses
 
 
 @pytest.mark.parametrize("name", PROVOCATIONS)
@@ -686,5 +693,68 @@ def test_an_entry(broker: Broker, url: str, name: str, caplog: pytest.LogCapture
 
 
 def test_every_entry_is_provoked() -> None:
-    assert set(entries()) == set(PROVOCATIONS) | SLOW
+    assert set(entries()) == set(PROVOCATIONS) | SLOW | BY_VERSION
     assert all(entries().values())
+
+
+@pytest.mark.parametrize("kind", ["classic", "quorum"])
+def test_a_global_prefetch(broker: Broker, url: str, kind: str) -> None:
+    """The two consumers of a channel share it, are refused, or have one each."""
+    got: list[object] = []
+    since = version(said("errors", r"Since (\d\.\d) global prefetch is denied"))
+    hold = figure("errors", r"consumers with a global prefetch of 1 hold (\d) messages")
+
+    def consume() -> None:
+        with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+            channel = connection.channel()
+            channel.basic_qos(prefetch_count=1, global_qos=True)
+            for _ in range(2):
+                channel.basic_consume("tasks", lambda *delivery: got.append(delivery))
+            poll(lambda: connection.process_data_events(0) or len(got) >= wanted, True)
+            # What it would have sent besides has come before the answer to this.
+            channel.queue_declare("tasks", passive=True)
+            connection.process_data_events(0)
+            assert len(got) == wanted
+
+    wanted = hold if version(broker.version) >= since else 1
+    with connected(url) as channel:
+        arguments = {"x-queue-type": kind}
+        channel.queue_declare("tasks", durable=True, arguments=arguments)
+        for _ in range(4):
+            channel.basic_publish("", "tasks", b"task")
+        poll(lambda: ready(channel, "tasks"), 4)
+    if kind == "quorum" and version(broker.version) < since:
+        with pytest.raises(ConnectionClosedByBroker) as caught:
+            consume()
+        assert caught.value.reply_code == figure(
+            "errors", r"the connection closes, with (\d+)\. A"
+        )
+        assert_quoted(
+            "global-prefetch", caught.value.reply_text.replace(urlsplit(url).path[1:], "/")
+        )
+    else:
+        consume()
+
+
+def test_arguments_of_older_days(broker: Broker, url: str) -> None:
+    """Refused since 4.3, in Debian's build, too."""
+    since = version(said("errors", r"RabbitMQ (\d\.\d) refuses the arguments"))
+    refused = []
+    for argument in ({"x-queue-master-locator": "random"}, {"x-queue-version": 1}):
+        try:
+            with connected(url) as channel:
+                channel.queue_declare("tasks", durable=True, arguments={**CLASSIC, **argument})
+                channel.queue_delete("tasks")
+        except (ConnectionClosedByBroker, ChannelClosedByBroker) as error:
+            refused.append(
+                (error.reply_code, error.reply_text.replace(urlsplit(url).path[1:], "/"))
+            )
+    if version(broker.version) < since:
+        assert not refused
+    else:
+        codes, texts = zip(*refused, strict=True)
+        assert_quoted("removed-argument", *texts)
+        assert codes == (
+            figure("errors", r"``x-queue-master-locator``, with (\d+)"),
+            figure("errors", r"``x-queue-version`` 1, with (\d+)"),
+        )

@@ -32,7 +32,7 @@ from conftest import (
 from pamqp.commands import Basic
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import NackError, UnroutableError
-from shells.chapters import CLIENTS, figure, page
+from shells.chapters import CLIENTS, EXAMPLES, figure, page, said
 from shells.running import Script
 
 CHAPTER = "which-client"
@@ -369,3 +369,11 @@ def test_the_page_says_what_the_record_shows() -> None:
     assert f"*Confirmed*: {figures.PUBLISHED:,} messages" in text
     assert f"prefetch {figures.PREFETCH}, " in text
     assert figure(CHAPTER, r"(\w+) rounds, the clients in turn") == figures.ROUNDS
+
+
+def test_the_others_are_measured_where_it_says() -> None:
+    others = said("which-client", r"Others exist: ([^.]+)\. No chapter")
+    named = re.findall(r"kombu|Celery|amqpstorm|FastStream", others)
+    assert len(named) == 4
+    for name in named:
+        assert (EXAMPLES / "consumer-benchmark" / f"peer_{name.lower()}.py").exists()
