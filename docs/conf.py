@@ -1,6 +1,8 @@
 """Sphinx configuration; build with `make docs`."""
 
+import sys
 from difflib import unified_diff
+from pathlib import Path
 
 from sphinx.directives.code import LiteralIncludeReader
 
@@ -8,7 +10,9 @@ project = "RabbitMQ by Example"
 author = "the RabbitMQ by Example authors"
 copyright = f"2026, {author}"
 
-extensions = ["sphinx_copybutton", "sphinx_design"]
+# Our own extension reads the transcripts as the tests do that play them.
+sys.path += [str(Path(__file__).parent / "_ext"), str(Path(__file__).parents[1] / "tests")]
+extensions = ["sphinx_copybutton", "sphinx_design", "transcripts"]
 exclude_patterns = ["_build"]
 nitpicky = True
 highlight_language = "python"

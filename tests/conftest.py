@@ -50,7 +50,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def is_file_of_an_app(path: Path) -> bool:
-    return any(path.stem.startswith(f"test_{app.replace('-', '_')}") for app in APPS)
+    """Of an app, or of the built pages: that wants a browser, too."""
+    return path.stem == "test_pages" or any(
+        path.stem.startswith(f"test_{app.replace('-', '_')}") for app in APPS
+    )
 
 
 def is_of_an_app(item: pytest.Item) -> bool:
