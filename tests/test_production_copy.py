@@ -25,7 +25,6 @@ from urllib.parse import urlsplit
 
 import broker as brokers
 import pytest
-import test_production_retry as retry
 from broker import LOOPBACK, Broker, OwnedBroker
 from conftest import (
     Starter,
@@ -43,11 +42,10 @@ from shells.proxy import Proxy
 from shells.running import Script
 from test_production_observe import Observed, Selectors, event, expressions
 from test_production_retry import Team, keys, pay, take
+from test_production_retry_once import balance
 from test_scripts import imported
 
 CHAPTER, WORKER = "production-worker", "worker.py"
-queues = retry.queues  # a fixture
-DIED = retry.DIED
 STOPS = (signal.SIGTERM, signal.SIGINT)
 
 # A reader's own handler: the task's first word says how it goes.
@@ -124,12 +122,12 @@ def effects(folder: Path) -> list[str]:
 
 
 def test_the_handler_that_comes_with_it(
-    start: Starter, client: str, queues: BlockingChannel, tmp_path: Path
+    start: Starter, client: str, payments: BlockingChannel, tmp_path: Path
 ) -> None:
     database = tmp_path / "own.sqlite3"
     worker = Observed(partial(start, CHAPTER), client, name=WORKER, DATABASE=str(database))
     for key, task in [("17", "alice 5"), ("18", "alice 7"), ("17", "alice 5")]:
-        pay(queues, key, task)
+        pay(payments, key, task)
     event(worker, "done before")
     assert worker.events() == [
         ("consuming", None),
@@ -137,23 +135,23 @@ def test_the_handler_that_comes_with_it(
         ("done", "18"),
         ("done before", "17"),
     ]
-    assert retry.balance(database) == 12
+    assert balance(database) == 12
     worker.counts(consumed_total=3.0, in_hand=0.0, duration_seconds_count=3.0, ready=1.0)
     assert (worker.ask("/live"), worker.ask("/ready")) == ((200, "yes\n"), (200, "yes\n"))
     assert (worker.script.signal(signal.SIGTERM), worker.script.stderr) == (0, [])
 
 
 def test_what_fails_comes_later_and_is_set_aside_with_its_reasons(
-    run: Run, client: str, queues: BlockingChannel, tmp_path: Path
+    run: Run, client: str, payments: BlockingChannel, tmp_path: Path
 ) -> None:
     """Also where it had begun to write: nothing of that stays."""
     worker = run(client)
-    pay(queues, "17", "late 1", headers={"CC": [], "shop": "north"}, priority=7)
+    pay(payments, "17", "late 1", headers={"CC": [], "shop": "north"}, priority=7)
     says(worker, "failed")
     assert told(worker)[1:] == [*[("retried", "17")] * 3, ("failed", "17")]
     gaps = [b - a for a, b in zip(worker.times[1:], worker.times[2:], strict=False)]
     assert all(gap > 0.9 * delay for gap, delay in zip(gaps, (1, 2, 4), strict=True)), gaps
-    found, body = take(queues, "payments.dead")
+    found, body = take(payments, "payments.dead")
     assert (found.message_id, body, found.priority) == ("17", b"late 1", 7)
     assert found.headers["failures"] == ["KeyError('late')"] * 4
     assert found.headers["shop"] == "north"
@@ -161,8 +159,8 @@ def test_what_fails_comes_later_and_is_set_aside_with_its_reasons(
     assert effects(tmp_path) == []
 
 
-def test_what_has_no_key_fails(run: Run, client: str, queues: BlockingChannel) -> None:
-    pay(queues, None, "alice 5", headers={"failures": ["", "", ""]})
+def test_what_has_no_key_fails(run: Run, client: str, payments: BlockingChannel) -> None:
+    pay(payments, None, "alice 5", headers={"failures": ["", "", ""]})
     worker = says(run(client), "failed")
     assert "no message_id" in worker.stdout[-1]
 
@@ -174,68 +172,70 @@ def poison(number: int) -> str | bytes:
 
 @pytest.mark.long
 def test_poison_blocks_nobody(
-    run: Run, client: str, other: str, queues: BlockingChannel, tmp_path: Path
+    run: Run, client: str, other: str, payments: BlockingChannel, tmp_path: Path
 ) -> None:
     """A hundred, five of them poison: the others are done once, these are found."""
     for number in range(100):
         bad = number % 20 == 0
-        pay(queues, f"{number}", poison(number // 20) if bad else f"alice {number}")
+        pay(payments, f"{number}", poison(number // 20) if bad else f"alice {number}")
     team = Team(*(partial(run, each, TIME_LIMIT="3") for each in (client, other)))
     wanted = {f"alice {number}" for number in range(100) if number % 20}
-    team.until(lambda: ready(queues, "payments.dead"), 5, 300)
+    team.until(lambda: ready(payments, "payments.dead"), 5, 300)
     team.until(lambda: len(effects(tmp_path)), 95, 300)
     assert sorted(effects(tmp_path)) == sorted(wanted)
     assert {script.wait() for script in team.ended()} == {1}
     # The two that end their workers do so four times at most.
     assert len(team.ended()) == 8
-    assert sorted(keys(queues, "payments.dead")) == sorted(["0", "20", "40", "60", "80"])
+    assert sorted(keys(payments, "payments.dead")) == sorted(["0", "20", "40", "60", "80"])
     team.close()
 
 
 def test_killed_between_its_work_and_the_ack(
-    run: Run, client: str, queues: BlockingChannel, tmp_path: Path
+    run: Run, client: str, payments: BlockingChannel, tmp_path: Path
 ) -> None:
     ack = {"pika": "channel.basic_ack(tag)", "aio-pika": "await old.ack()"}[client]
-    pay(queues, "17", "alice 5")
+    pay(payments, "17", "alice 5")
     victim = run(client, changes={ack: "os.kill(os.getpid(), 9)"})
     assert victim.wait() == -signal.SIGKILL
     assert effects(tmp_path) == ["alice 5"]
     says(run(client), "done before")
     assert effects(tmp_path) == ["alice 5"]
-    poll(lambda: ready(queues, "payments"), 0)
+    poll(lambda: ready(payments, "payments"), 0)
 
 
-def test_no_ack_before_the_copy_is_stored(run: Run, client: str, queues: BlockingChannel) -> None:
+def test_no_ack_before_the_copy_is_stored(
+    run: Run, client: str, payments: BlockingChannel
+) -> None:
     """There is no queue to wait in: it stays where it is, and the worker says why."""
-    queues.queue_delete("payments.retry.1")
+    payments.queue_delete("payments.retry.1")
     worker = run(client)
-    pay(queues, "17", "nobody 5")
+    pay(payments, "17", "nobody 5")
     says(worker, "disconnected")
     worker.signal(signal.SIGKILL)
-    subscribed(queues, "payments", 0)
-    poll(lambda: ready(queues, "payments") + ready(queues, "payments.dead"), 1)
+    subscribed(payments, "payments", 0)
+    poll(lambda: ready(payments, "payments") + ready(payments, "payments.dead"), 1)
 
 
 def test_the_database_fails_and_no_task_is_blamed(
-    run: Run, client: str, queues: BlockingChannel, tmp_path: Path
+    run: Run, client: str, payments: BlockingChannel, tmp_path: Path
 ) -> None:
     """A disk that is full in the middle; and then at the start."""
     worker = run(client)
-    pay(queues, "17", "alice 5")
+    pay(payments, "17", "alice 5")
     says(worker, "done")
     worker.signal(signal.SIGTERM)
-    subscribed(queues, "payments", 0)
-    pay(queues, "18", "alice 5")
+    subscribed(payments, "payments", 0)
+    pay(payments, "18", "alice 5")
     limit = {"AMQP_URL = ": "__import__('resource').setrlimit(1, (0, 0))\nAMQP_URL = "}
     assert_one_line(run(client, changes=limit), "disk", "DATABASE is ")
-    found, _ = take(queues, "payments")
+    found, _ = take(payments, "payments")
     assert (found.message_id, not (found.headers or {}).get("x-delivery-count")) == ("18", True)
     for number in range(300):
-        pay(queues, f"{number + 100}", "alice" * 50)
+        pay(payments, f"{number + 100}", "alice" * 50)
     full = {"PRAGMA user_version = 1;": "PRAGMA max_page_count = 12;"}
     assert_one_line(run(client, changes=full), "database or disk is full", "DATABASE is ")
     done = len(effects(tmp_path))
-    poll(lambda: ready(queues, "payments"), 300 - done + 1)
+    poll(lambda: ready(payments, "payments"), 300 - done + 1)
 
 
 # --- Faults ------------------------------------------------------------------------
@@ -311,9 +311,9 @@ def test_connections_are_closed_by_force(
 
 @pytest.mark.parametrize("how", ["cut", "silent"])
 def test_the_network_fails(
-    run: Run, client: str, url: str, queues: BlockingChannel, tmp_path: Path, how: str
+    run: Run, client: str, url: str, payments: BlockingChannel, tmp_path: Path, how: str
 ) -> None:
-    wanted = load(queues)
+    wanted = load(payments)
     with Proxy(url) as proxy:
         worker = says(run(client, url=proxy.url), "done", 20)
         if how == "silent":
@@ -326,11 +326,11 @@ def test_the_network_fails(
 
 
 def test_the_queue_is_deleted_and_is_back(
-    run: Run, client: str, url: str, queues: BlockingChannel
+    run: Run, client: str, url: str, payments: BlockingChannel
 ) -> None:
     worker = says(run(client), "consuming")
-    subscribed(queues, "payments")
-    queues.queue_delete("payments")
+    subscribed(payments, "payments")
+    payments.queue_delete("payments")
     says(worker, "disconnected")
     with connected(url) as again:
         again.queue_declare("payments", durable=True, arguments={"x-queue-type": "quorum"})
@@ -340,7 +340,7 @@ def test_the_queue_is_deleted_and_is_back(
 
 
 def test_it_goes_on_at_another_node(
-    run: Run, client: str, url: str, queues: BlockingChannel
+    run: Run, client: str, url: str, payments: BlockingChannel
 ) -> None:
     with Proxy(url) as one, Proxy(url) as two:
         (dead,) = brokers.free_ports(1)
@@ -353,14 +353,14 @@ def test_it_goes_on_at_another_node(
 
 
 def test_a_lost_task_does_not_end_its_worker_later(
-    run: Run, client: str, url: str, queues: BlockingChannel
+    run: Run, client: str, url: str, payments: BlockingChannel
 ) -> None:
     """The time limit was for that task, and not for the time without a broker."""
     with Proxy(url) as proxy:
         worker = says(run(client, url=proxy.url, TIME_LIMIT="5"), "consuming")
-        pay(queues, "17", "slow 1")
-        subscribed(queues, "payments")
-        poll(lambda: ready(queues, "payments"), 0)
+        pay(payments, "17", "slow 1")
+        subscribed(payments, "payments")
+        poll(lambda: ready(payments, "payments"), 0)
         proxy.cut("closed")
         says(worker, "disconnected")
         before = len(proxy.attempts)
@@ -376,10 +376,10 @@ def test_a_lost_task_does_not_end_its_worker_later(
 
 @pytest.mark.parametrize("how", STOPS)
 def test_it_finishes_what_is_in_hand_and_takes_nothing_new(
-    run: Run, client: str, queues: BlockingChannel, tmp_path: Path, how: signal.Signals
+    run: Run, client: str, payments: BlockingChannel, tmp_path: Path, how: signal.Signals
 ) -> None:
-    pay(queues, "17", "slow 2")
-    pay(queues, "18", "alice 5")
+    pay(payments, "17", "slow 2")
+    pay(payments, "18", "alice 5")
     worker = Observed(lambda *_, **more: run(client, **more), client)
     worker.counts(in_hand=1.0)
     worker.script.process.send_signal(how)
@@ -387,7 +387,7 @@ def test_it_finishes_what_is_in_hand_and_takes_nothing_new(
     assert worker.ask("/ready")[0] in (503, 0)
     assert (worker.script.wait(), worker.script.stderr) == (0, [])
     assert told(worker.script) == [("consuming", None), ("stopping", None), ("done", "17")]
-    method, properties, _ = queues.basic_get("payments")
+    method, properties, _ = payments.basic_get("payments")
     assert method
     assert properties
     assert (properties.message_id, method.redelivered) == ("18", False)  # it never had that one
@@ -398,27 +398,27 @@ def test_what_is_not_done_in_time_or_at_a_second_signal_is_given_back(
     run: Run,
     client: str,
     broker: Broker,
-    queues: BlockingChannel,
+    payments: BlockingChannel,
     tmp_path: Path,
     twice: bool,
 ) -> None:
-    pay(queues, "17", "slow 20")
+    pay(payments, "17", "slow 20")
     worker = says(run(client, STOP_WITHIN="50" if twice else "2"), "consuming")
-    poll(lambda: ready(queues, "payments"), 0)
+    poll(lambda: ready(payments, "payments"), 0)
     worker.process.send_signal(signal.SIGTERM)
     if twice:
         says(worker, "stopping")
         worker.process.send_signal(signal.SIGINT)
     assert (worker.wait(), worker.stderr) == (0, []), worker
     assert told(worker)[1:] == [("stopping", None), ("given back", "17")]
-    found, _ = take(queues, "payments")
+    found, _ = take(payments, "payments")
     if broker.version >= "4.3":  # before, each return counts as a failure
         assert not (found.headers or {}).get("x-delivery-count")
     assert effects(tmp_path) == []
 
 
 def test_with_nothing_in_hand_it_ends_at_once(
-    run: Run, client: str, url: str, queues: BlockingChannel
+    run: Run, client: str, url: str, payments: BlockingChannel
 ) -> None:
     with Proxy(url, "closed") as closed, Proxy(url, "silent") as silent:
         idle, away, frozen = run(client), run(client, url=closed.url), run(client, url=silent.url)
@@ -430,12 +430,12 @@ def test_with_nothing_in_hand_it_ends_at_once(
 
 
 def test_stopped_at_any_moment_each_task_is_done_once(
-    run: Run, client: str, queues: BlockingChannel, tmp_path: Path
+    run: Run, client: str, payments: BlockingChannel, tmp_path: Path
 ) -> None:
     chance = random.Random(client)
     tasks = [f"slow 0.{chance.randrange(30):02}{number:02}" for number in range(40)]
     for task in tasks:
-        pay(queues, task, task)
+        pay(payments, task, task)
     for _ in range(int(os.environ.get("STOPS", "6"))):
         worker = says(run(client), "consuming")
         select.select([], [], [], chance.uniform(0, 0.5))
@@ -446,8 +446,8 @@ def test_stopped_at_any_moment_each_task_is_done_once(
         assert (worker.wait(), worker.stderr) == (0, []), worker
     run(client)
     all_done_once(tmp_path, set(tasks))
-    poll(lambda: ready(queues, "payments"), 0)
-    assert ready(queues, "payments.dead") == 0
+    poll(lambda: ready(payments, "payments"), 0)
+    assert ready(payments, "payments.dead") == 0
 
 
 # --- Settings --------------------------------------------------------------------------
@@ -484,13 +484,13 @@ def test_what_is_wrong_is_one_line(
             assert script.stdout == []
 
 
-def test_a_port_that_is_taken(run: Run, client: str, queues: BlockingChannel) -> None:
-    pay(queues, "17", "alice 5")
+def test_a_port_that_is_taken(run: Run, client: str, payments: BlockingChannel) -> None:
+    pay(payments, "17", "alice 5")
     with socket.create_server((LOOPBACK, 0)) as other:
         port = str(other.getsockname()[1])
         script = run(client, HTTP_PORT=port)
         assert_one_line(script, f"HTTP_PORT '{port}' is not to be had: ")
-    assert not take(queues, "payments")[0].headers
+    assert not take(payments, "payments")[0].headers
 
 
 def certify(folder: Path, name: str) -> Path:
@@ -540,7 +540,7 @@ def tls_in_front_of(url: str, certificate: Path) -> Iterator[str]:
         loop.close()
 
 
-def test_tls(run: Run, client: str, url: str, queues: BlockingChannel, tmp_path: Path) -> None:
+def test_tls(run: Run, client: str, url: str, payments: BlockingChannel, tmp_path: Path) -> None:
     """Who shows no certificate for that name from whom we trust gets no password."""
     right, other = certify(tmp_path, "localhost"), certify(tmp_path, "example.org")
     with tls_in_front_of(url, right) as secure, tls_in_front_of(url, other) as foreign:
@@ -552,7 +552,7 @@ def test_tls(run: Run, client: str, url: str, queues: BlockingChannel, tmp_path:
         for script in wrong:
             assert_one_line(script, "Refused: ", "CERTIFICATE_VERIFY_FAILED")
         worker = says(run(client, AMQP_URLS=secure, AMQP_CA=str(right)), "consuming")
-        pay(queues, "17", "alice 5")
+        pay(payments, "17", "alice 5")
         says(worker, "done")
         assert worker.signal(signal.SIGTERM) == 0
 
@@ -573,7 +573,7 @@ def test_it_can_be_copied_out(client: str) -> None:
 
 
 def test_its_metrics_are_those_of_the_dashboard(
-    run: Run, client: str, queues: BlockingChannel
+    run: Run, client: str, payments: BlockingChannel
 ) -> None:
     worker = Observed(lambda *_, **more: run(client, **more), client)
     worker.becomes("/live", 200)

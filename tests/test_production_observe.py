@@ -17,7 +17,6 @@ import broker as brokers
 import httpx
 import promql_parser
 import pytest
-import test_production_retry as retry
 from broker import LOOPBACK, Broker
 from conftest import (
     Starter,
@@ -39,7 +38,6 @@ from test_scripts import imported
 
 CHAPTER, OBSERVED = "production-worker", "worker_observed.py"
 DASHBOARD = EXAMPLES / CHAPTER / "dashboard.json"
-copy, queues = retry.copy, retry.queues  # fixtures
 TEXT = page("production-observe").read_text(encoding="utf-8")
 
 
@@ -83,7 +81,7 @@ class Observed:
 
 
 @pytest.fixture
-def observed(start: Starter, client: str, queues: BlockingChannel) -> Observed:
+def observed(start: Starter, client: str, payments: BlockingChannel) -> Observed:
     return Observed(partial(start, CHAPTER), client).becomes("/ready", 200)
 
 
@@ -94,9 +92,9 @@ def event(observed: Observed, message: str, count: int = 1) -> None:
 # --- Logs -------------------------------------------------------------------------
 
 
-def test_each_event_is_a_line_of_json(observed: Observed, queues: BlockingChannel) -> None:
-    pay(queues, "17", "alice 5")
-    pay(queues, "18", "nobody 5")
+def test_each_event_is_a_line_of_json(observed: Observed, payments: BlockingChannel) -> None:
+    pay(payments, "17", "alice 5")
+    pay(payments, "18", "nobody 5")
     event(observed, "failed")
     log = observed.log()
     assert observed.events() == [
@@ -117,9 +115,9 @@ def test_each_event_is_a_line_of_json(observed: Observed, queues: BlockingChanne
 
 def test_whatever_is_in_a_message_it_stays_one_line(
     observed: Observed,
-    queues: BlockingChannel,
+    payments: BlockingChannel,
 ) -> None:
-    pay(queues, 'a"\n{}ü🐰', b"caf\xe9\n5")
+    pay(payments, 'a"\n{}ü🐰', b"caf\xe9\n5")
     event(observed, "failed")
     assert observed.events()[1:] == [("retried", 'a"\n{}ü🐰'), ("failed", 'a"\n{}ü🐰')]
     assert "UnicodeDecodeError" in observed.log()[-1]["error"]
@@ -149,12 +147,12 @@ def test_what_a_library_logs_is_json_too_with_its_traceback(
 # --- Metrics ----------------------------------------------------------------------
 
 
-def test_it_counts(observed: Observed, queues: BlockingChannel) -> None:
+def test_it_counts(observed: Observed, payments: BlockingChannel) -> None:
     names = ("consumed_total", "retried_total", "failed_total", "in_hand")
     observed.counts(**dict.fromkeys(names, 0.0), duration_seconds_count=0.0, ready=1.0)
     for number in range(3):
-        pay(queues, str(number), "alice 5")
-    pay(queues, "18", "nobody 5")
+        pay(payments, str(number), "alice 5")
+    pay(payments, "18", "nobody 5")
     observed.counts(
         consumed_total=5.0,
         retried_total=1.0,
@@ -162,7 +160,7 @@ def test_it_counts(observed: Observed, queues: BlockingChannel) -> None:
         in_hand=0.0,
         duration_seconds_count=5.0,
     )
-    poll(lambda: ready(queues, "payments.dead"), 1)
+    poll(lambda: ready(payments, "payments.dead"), 1)
     text = observed.ask("/metrics")[1]
     bounds = re.findall(r'worker_duration_seconds_bucket\{le="([\d.]+)"', text)
     for bound in re.findall(r"up to (\d+) ms", TEXT):
@@ -173,21 +171,21 @@ def test_it_counts(observed: Observed, queues: BlockingChannel) -> None:
 def test_what_is_in_hand_is_seen(
     start: Starter,
     client: str,
-    queues: BlockingChannel,
+    payments: BlockingChannel,
 ) -> None:
     worker = Observed(partial(start, CHAPTER), client)
-    pay(queues, "17", "sleeper 5")
+    pay(payments, "17", "sleeper 5")
     worker.counts(in_hand=1.0, consumed_total=1.0, duration_seconds_count=0.0)
 
 
 def test_the_time_of_a_task_is_measured(
     copy: Run,
     client: str,
-    queues: BlockingChannel,
+    payments: BlockingChannel,
 ) -> None:
     slow = {'{"alice": 0,': '{"alice": 0.3,'}
-    worker = Observed(lambda c, name, **more: copy(c, name, slow, **more), client)
-    pay(queues, "17", "alice 5")
+    worker = Observed(lambda c, name, **more: copy(CHAPTER, c, name, slow, **more), client)
+    pay(payments, "17", "alice 5")
     event(worker, "done")
     assert worker.log()[-1]["seconds"] >= 0.3
     found = worker.metrics()
@@ -198,17 +196,17 @@ def test_the_time_of_a_task_is_measured(
 def test_a_port_that_is_not_to_be_had(
     start: Starter,
     client: str,
-    queues: BlockingChannel,
+    payments: BlockingChannel,
     port: str,
 ) -> None:
     """It shows before a task is taken."""
     with socket.create_server((LOOPBACK, 0)) as other:
         port = str(other.getsockname()[1]) if port == "taken" else port
-        pay(queues, "17", "alice 5")
+        pay(payments, "17", "alice 5")
         script = start(CHAPTER, client, OBSERVED, HTTP_PORT=port)
         assert_one_line(script, f"HTTP_PORT '{port}' is not to be had")
         assert script.stdout == []
-        assert not take(queues, "payments")[0].headers
+        assert not take(payments, "payments")[0].headers
 
 
 # --- The dashboard ----------------------------------------------------------------
@@ -296,7 +294,7 @@ def test_without_a_broker_it_is_live_and_not_ready(
     start: Starter,
     client: str,
     url: str,
-    queues: BlockingChannel,
+    payments: BlockingChannel,
 ) -> None:
     with Proxy(url, "closed") as proxy:
         worker = Observed(partial(start, CHAPTER), client, url=proxy.url)
@@ -331,10 +329,10 @@ def test_with_its_connection_it_loses_its_readiness_and_with_a_new_one_it_is_bac
 def test_with_its_queue_it_loses_its_readiness(
     observed: Observed,
     url: str,
-    queues: BlockingChannel,
+    payments: BlockingChannel,
 ) -> None:
-    subscribed(queues, "payments")
-    queues.queue_delete("payments")
+    subscribed(payments, "payments")
+    payments.queue_delete("payments")
     observed.becomes("/ready", 503)
     assert observed.ask("/live")[0] == 200
     assert observed.script.process.poll() is None
@@ -350,27 +348,27 @@ BLOCKING = {"await asyncio.sleep(ACC": "time.sleep(ACC"}
 def test_held_up_it_is_not_live(
     copy: Run,
     client: str,
-    queues: BlockingChannel,
+    payments: BlockingChannel,
 ) -> None:
     """And as long as it turns, with or without something to do, it is."""
     changes = SHORT if client == "pika" else {**SHORT, **BLOCKING}
-    worker = Observed(lambda c, name, **more: copy(c, name, changes, **more), client)
+    worker = Observed(lambda c, name, **more: copy(CHAPTER, c, name, changes, **more), client)
     worker.becomes("/ready", 200)
     late = datetime.now(UTC) + timedelta(seconds=5)
     poll(lambda: datetime.now(UTC) > late, True)  # longer than a turn may take
     worker.becomes("/live", 200)
-    pay(queues, "17", "sleeper 5")
+    pay(payments, "17", "sleeper 5")
     worker.becomes("/live", 503)
     worker.counts(in_hand=1.0)
 
 
 def test_a_task_that_awaits_does_not_hold_up_the_loop(
     copy: Run,
-    queues: BlockingChannel,
+    payments: BlockingChannel,
 ) -> None:
-    run = lambda c, name, **more: copy(c, name, SHORT, **more)  # noqa: E731
+    run = lambda c, name, **more: copy(CHAPTER, c, name, SHORT, **more)  # noqa: E731
     worker = Observed(run, "aio-pika").becomes("/ready", 200)
-    pay(queues, "17", "sleeper 5")
+    pay(payments, "17", "sleeper 5")
     worker.counts(in_hand=1.0)
     late = datetime.now(UTC) + timedelta(seconds=5)
     poll(lambda: datetime.now(UTC) > late, True)
