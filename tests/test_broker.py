@@ -70,7 +70,9 @@ def remains(tag: str) -> list[str]:
         import docker
 
         with closing(docker.from_env()) as client:
-            containers = client.containers.list(all=True, filters={"name": tag})
+            containers = client.containers.list(
+                all=True, filters={"name": tag}, ignore_removed=True
+            )
             found += [str(container.name) for container in containers]
     return found
 

@@ -33,7 +33,10 @@ def remains(tags: list[str]) -> list[str]:
         with closing(docker.from_env()) as engine:
             for tag in tags:
                 found += [
-                    str(x.name) for x in engine.containers.list(all=True, filters={"name": tag})
+                    str(x.name)
+                    for x in engine.containers.list(
+                        all=True, filters={"name": tag}, ignore_removed=True
+                    )
                 ]
                 found += [str(x.name) for x in engine.networks.list(names=[tag])]
     return found

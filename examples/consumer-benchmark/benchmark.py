@@ -113,8 +113,13 @@ class Variant:
 
 @contextmanager
 def channel() -> Iterator[BlockingChannel]:
-    with pika.BlockingConnection(pika.URLParameters(AMQP_URL)) as connection:
+    connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
+    try:
         yield connection.channel()
+    finally:
+        # pika trips over a channel that Ctrl-C has cut short in its opening.
+        with suppress(AMQPError, AttributeError):
+            connection.close()
 
 
 def about() -> dict[str, Any]:
