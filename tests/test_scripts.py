@@ -17,7 +17,16 @@ import broker as brokers
 import pytest
 from broker import Broker
 from conftest import assert_one_line, close_connections, connected, poll, subscribers
-from shells.chapters import CLIENTS, EXAMPLES, PRODUCTION, chapters, declarations, numbered, said
+from shells.chapters import (
+    CLIENTS,
+    DOCS,
+    EXAMPLES,
+    PRODUCTION,
+    chapters,
+    declarations,
+    numbered,
+    said,
+)
 from shells.running import INTERRUPTED, Script
 
 # Most lines of a whole file, by how the path of a script begins: the first that fits.
@@ -92,12 +101,8 @@ def client_of(script: Path) -> str:
 
 
 # Production scripts that end with their connection, too.
-ENDING = [
-    script
-    for chapter in PRODUCTION
-    for script in lessons(chapter)
-    if "AMQP_URLS" not in script.read_text()
-]
+RETRYING = (DOCS / "production-retry.rst").read_text()
+ENDING = [x for x in lessons("production-worker") if f"/{x.name}\n" in RETRYING]
 # A service does not end with its broker; what it does then is in its chapter's tests.
 SERVICES = {script for script in ALL if "uvicorn" in script.read_text()}
 # They learn of a lost connection by a callback.
