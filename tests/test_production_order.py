@@ -229,7 +229,7 @@ def test_what_is_too_late_is_gone_without_a_word(
 def test_the_shorter_time_counts_and_the_late_are_set_aside(
     run: Run, client: str, errands: BlockingChannel, expires: str, sooner: bool
 ) -> None:
-    """The queue's is a second: a message that says less is gone before."""
+    """A message that says less than the queue is gone before."""
     assert run(client, NEW, "late", QUEUE="errands.fresh", EXPIRES=expires).wait() == 0
     worker = run(client, WORKER, QUEUE="errands.late")
     worker.wait_for("Done")
@@ -299,6 +299,20 @@ def test_one_gets_all_and_then_the_next(
     assert first.signal(signal.SIGKILL) == -signal.SIGKILL
     assert received(following, 1) == ["in hand" + "." * 60]
     assert ready(errands, "errands.in_turn") == 1
+
+
+def test_what_is_tried_again_later_has_lost_its_place(channel: BlockingChannel) -> None:
+    back = {**QUORUM, "x-dead-letter-exchange": ""}
+    channel.queue_declare(
+        "q", durable=True, arguments={**back, "x-dead-letter-routing-key": "wait"}
+    )
+    waits = {**back, "x-dead-letter-routing-key": "q", "x-message-ttl": 100}
+    channel.queue_declare("wait", durable=True, arguments=waits)
+    send(channel, "q", "first", "second")
+    method = channel.basic_get("q")[0]
+    assert method
+    channel.basic_nack(method.delivery_tag, requeue=False)
+    assert in_order(channel, "q", 2) == ["second", "first"]
 
 
 def test_a_higher_priority_takes_over_or_not(

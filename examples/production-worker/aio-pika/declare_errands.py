@@ -14,10 +14,10 @@ QUEUES = {
     "errands": QUORUM,
     # 9 is the most urgent. Before RabbitMQ 4.0 only a classic queue can.
     "errands.urgent": {"x-queue-type": "classic", "x-max-priority": 9},
-    # Nobody wants them after a second; what is too late is set aside.
+    # Nobody wants them after two seconds; what is too late is set aside.
     "errands.fresh": {
         **QUORUM,
-        "x-message-ttl": 1_000,  # milliseconds
+        "x-message-ttl": 2_000,  # milliseconds
         "x-dead-letter-exchange": "",
         "x-dead-letter-routing-key": "errands.late",
     },
