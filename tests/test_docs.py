@@ -45,6 +45,7 @@ OTHERS = {
     *("ChannelClosedByBroker", "ChannelNotFoundEntity", "rabbitmq_prometheus"),
     *("x-max-length-bytes", "x-dead-letter-strategy", "consumer_timeout"),
     *("ProbableAuthenticationError", "TimeoutStopSec", "GracePeriodSeconds"),
+    "StartLimitIntervalSec=0",
 }
 
 

@@ -38,7 +38,7 @@ from conftest import (
 )
 from pika.adapters.blocking_connection import BlockingChannel
 from prometheus_client.parser import text_string_to_metric_families
-from shells.chapters import CLIENTS, EXAMPLES, declared_in
+from shells.chapters import CLIENTS, EXAMPLES, declared_in, figure, page
 from shells.proxy import Proxy
 from shells.running import Script
 from test_production_observe import Observed, Selectors, event, expressions
@@ -240,7 +240,7 @@ def test_the_database_fails_and_no_task_is_blamed(
 
 # --- Faults ------------------------------------------------------------------------
 
-MANY = 400
+MANY, MOST = 400, 250
 
 
 def load(channel: BlockingChannel, count: int = MANY) -> set[str]:
@@ -255,20 +255,12 @@ def all_done_once(folder: Path, wanted: set[str]) -> None:
     assert Counter(effects(folder)) == dict.fromkeys(wanted, 1)
 
 
-@contextmanager
-def restarted(broker: OwnedBroker) -> Iterator[None]:
-    broker.restart()
-    yield
-
-
-@contextmanager
-def killed(broker: OwnedBroker) -> Iterator[None]:
+def killed(broker: OwnedBroker) -> None:
     broker.kill()
     broker.start()
-    yield
 
 
-@pytest.mark.parametrize("outage", [restarted, killed])
+@pytest.mark.parametrize("outage", [OwnedBroker.restart, killed])
 def test_the_broker_fails_and_each_task_is_done_once(
     run: Run, restartable: OwnedBroker, tmp_path: Path, outage: Any
 ) -> None:
@@ -281,11 +273,11 @@ def test_the_broker_fails_and_each_task_is_done_once(
         workers = [run(client, url=url) for client in CLIENTS]
         for worker in workers:
             says(worker, "done", 20)
-        with outage(restartable):
-            for worker in workers:
-                says(worker, "consuming", 2)
-                assert [name for name, _ in told(worker)].count("disconnected") == 1
-            all_done_once(tmp_path, wanted)
+        outage(restartable)
+        for worker in workers:
+            says(worker, "consuming", 2)
+            assert [name for name, _ in told(worker)].count("disconnected") == 1
+        all_done_once(tmp_path, wanted)
         with connected(url) as channel:
             poll(lambda: ready(channel, "payments"), 0)
             assert ready(channel, "payments.dead") == 0
@@ -568,7 +560,7 @@ def test_it_can_be_copied_out(client: str) -> None:
         known = {own, "handler", "prometheus_client", *sys.stdlib_module_names}
         assert imported(script) <= known
         lines = script.read_text().splitlines()
-        assert len(lines) <= 250
+        assert len(lines) <= MOST
         assert max(map(len, lines)) <= 79
 
 
@@ -591,3 +583,16 @@ def test_both_clients_have_the_same_settings_metrics_logs_and_answers() -> None:
     parts = [text[text.index("def number") : text.index("def on_signal")] for text in texts]
     own = r"^(HOPELESS|LOST) = .*\n"
     assert len({re.sub(own, "", part, flags=re.MULTILINE) for part in parts}) == 1
+
+
+def test_the_page_names_every_setting_with_what_holds_without_it(client: str) -> None:
+    text = (EXAMPLES / CHAPTER / client / WORKER).read_text()
+    pattern = r'"([A-Z_]+)"(?:\)|, ("[^"]+"|\d+)\))(?: or ("?[\w.]+"?))?'
+    found = {name: (a or b).strip('"') for name, a, b in re.findall(pattern, text)}
+    rows = re.findall(r"\* - ``([A-Z_]+)``\n     - (.*)\n", page("production-copy").read_text())
+    said = {name: default.strip("`") for name, default in rows}
+    assert said.pop("AMQP_CA") == "what the system trusts"
+    assert not found.pop("AMQP_CA")
+    assert found == said
+    assert figure("production-copy", r"one file of at most (\d+) lines") == MOST
+    assert figure("production-copy", r"one queue with (\d+) tasks") == MANY
