@@ -147,9 +147,10 @@ def test_what_fails_comes_later_and_is_set_aside_with_its_reasons(
     run: Run, client: str, queues: BlockingChannel, tmp_path: Path
 ) -> None:
     """Also where it had begun to write: nothing of that stays."""
-    worker = run(client)
+    observed = Observed(lambda *_, **more: run(client, **more), client)
     pay(queues, "17", "late 1", headers={"CC": [], "shop": "north"}, priority=7)
-    says(worker, "failed")
+    worker = says(observed.script, "failed")
+    observed.counts(retried_total=3.0, failed_total=1.0)
     assert told(worker)[1:] == [*[("retried", "17")] * 3, ("failed", "17")]
     gaps = [b - a for a, b in zip(worker.times[1:], worker.times[2:], strict=False)]
     assert all(gap > 0.9 * delay for gap, delay in zip(gaps, (1, 2, 4), strict=True)), gaps
@@ -482,7 +483,8 @@ def test_a_port_that_is_taken(run: Run, client: str, queues: BlockingChannel) ->
         port = str(other.getsockname()[1])
         script = run(client, HTTP_PORT=port)
         assert_one_line(script, f"HTTP_PORT '{port}' is not to be had: ")
-    assert not take(queues, "payments")[0].headers
+    found, _ = take(queues, "payments")
+    assert not (found.headers or {}).get("x-delivery-count")
 
 
 def certify(folder: Path, name: str) -> Path:
