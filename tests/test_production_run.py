@@ -22,7 +22,7 @@ from broker import Broker
 from cloudcoil.models.keda import v1alpha1 as keda
 from conftest import Starter, poll
 from pika.adapters.blocking_connection import BlockingChannel
-from shells.chapters import CLIENTS, EXAMPLES, page, said
+from shells.chapters import CLIENTS, EXAMPLES, figure, page, said
 from test_production_copy import WORKER
 from test_production_observe import Observed
 
@@ -84,6 +84,14 @@ def test_the_unit_fits_the_worker() -> None:
     assert "ports 8001 and 8002" in " ".join(TEXT.split())
     assert found["ExecStart"] == [f"{found['WorkingDirectory'][0]}/.venv/bin/python {WORKER}"]
     assert (found["Restart"], found["StartLimitIntervalSec"]) == (["always"], ["0"])
+    system = Path("/etc/systemd/system.conf")  # with the defaults, as comments
+    if system.exists() and (
+        burst := re.search(r"^#DefaultStartLimitBurst=(\d+)", system.read_text(), re.M)
+    ):
+        interval = re.search(r"^#DefaultStartLimitIntervalSec=(\d+)s", system.read_text(), re.M)
+        assert interval
+        assert int(burst[1]) == figure("production-run", r"started (\w+) times in")
+        assert int(interval[1]) == figure("production-run", r"times in (\w+) seconds")
     # The one folder that it may write to is where its database is.
     (state,) = found["StateDirectory"]
     assert environment["DATABASE"].startswith(f"/var/lib/{state}/")
@@ -195,6 +203,9 @@ def test_kubernetes_fits_the_worker(start: Starter, client: str, url: str, tmp_p
     live, ready = (container[f"{name}Probe"]["httpGet"] for name in ("liveness", "readiness"))
     assert (live["path"], ready["path"]) == ("/live", "/ready")
     assert {live["port"], ready["port"]} == {port["name"]}
+    probe = container["livenessProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == 30
+    assert "# No for half a minute: a new process." in (DEPLOY / "kubernetes.yaml").read_text()
     # The worker answers there, and where Prometheus is sent to.
     scrape = deployment["spec"]["template"]["metadata"]["annotations"]
     assert scrape["prometheus.io/port"] == environment["HTTP_PORT"]
@@ -226,6 +237,7 @@ def test_keda_scales_that_deployment_by_the_queue_that_it_consumes() -> None:
     (source,) = deployment["spec"]["template"]["spec"]["containers"][0]["envFrom"]
     assert secret["name"] == source["secretRef"]["name"]
     assert secret["key"] in SETTINGS
+    assert scaled["spec"]["minReplicaCount"] > 0  # what is in hand does not count, on AMQP
     least, most = scaled["spec"]["minReplicaCount"], scaled["spec"]["maxReplicaCount"]
     comment = (DEPLOY / "keda.yaml").read_text().splitlines()[0]
     assert f"each {rule['metadata']['value']} messages, {least} to {most}." in comment
