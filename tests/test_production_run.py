@@ -84,6 +84,8 @@ def test_the_unit_fits_the_worker() -> None:
     assert "ports 8001 and 8002" in " ".join(TEXT.split())
     assert found["ExecStart"] == [f"{found['WorkingDirectory'][0]}/.venv/bin/python {WORKER}"]
     assert (found["Restart"], found["StartLimitIntervalSec"]) == (["always"], ["0"])
+    later = figure("production-run", r"has to be there (\w+) second later")
+    assert found["RestartSec"] == [f"{later}"]
     system = Path("/etc/systemd/system.conf")  # with the defaults, as comments
     if system.exists() and (
         burst := re.search(r"^#DefaultStartLimitBurst=(\d+)", system.read_text(), re.M)
@@ -297,5 +299,8 @@ def test_the_example_fails_when_the_worker_is_broken(
     assert old in text
     (example / name).unlink()
     (example / name).write_text(text.replace(old, new))
+    test = (example / "test_worker.py").read_text()
+    assert "monotonic() + 60" in test
+    (example / "test_worker.py").write_text(test.replace("monotonic() + 60", "monotonic() + 20"))
     done = pytest_in(example, AMQP_URL=url)
     assert done.returncode == 1, done.stdout
