@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import re
@@ -11,16 +10,13 @@ import shutil
 import signal
 import socket
 import sqlite3
-import ssl
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -498,40 +494,43 @@ def certify(folder: Path, name: str) -> Path:
     return made
 
 
-@contextmanager
-def tls_in_front_of(url: str, certificate: Path) -> Iterator[str]:
-    """What speaks TLS for the broker: its URL."""
-    parts = urlsplit(url)
+RELAY = """
+import asyncio, ssl, sys
+host, port, certificate = sys.argv[1:]
+
+async def pump(source, target):
+    while data := await source.read(65536):
+        target.write(data)
+        await target.drain()
+    target.close()
+
+async def relay(reader, writer):
+    to_read, to_write = await asyncio.open_connection(host, port)
+    await asyncio.gather(pump(reader, to_write), pump(to_read, writer))
+
+async def main():
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
-    loop, stop, ports = asyncio.new_event_loop(), asyncio.Event(), SimpleQueue[int]()
+    server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
 
-    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await source.read(65536):
-                target.write(data)
-                await target.drain()
-        target.close()
+asyncio.run(main())
+"""
 
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        to_read, to_write = await asyncio.open_connection(parts.hostname, parts.port)
-        await asyncio.gather(pump(reader, to_write), pump(to_read, writer))
 
-    async def serve() -> None:
-        async with await asyncio.start_server(relay, LOOPBACK, 0, ssl=context) as server:
-            ports.put(server.sockets[0].getsockname()[1])
-            await stop.wait()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
-    thread.start()
-    try:
-        yield f"amqps://guest:guest@localhost:{ports.get(timeout=60)}{parts.path}"
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(60)
-        loop.close()
+@contextmanager
+def tls_in_front_of(url: str, certificate: Path) -> Iterator[str]:
+    """What speaks TLS for the broker, in a process of its own: its URL."""
+    parts = urlsplit(url)
+    command = [sys.executable, "-c", RELAY, f"{parts.hostname}", f"{parts.port}", f"{certificate}"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as relay:
+        assert relay.stdout
+        try:
+            yield f"amqps://guest:guest@localhost:{relay.stdout.readline().strip()}{parts.path}"
+        finally:
+            relay.kill()
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificates")
