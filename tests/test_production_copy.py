@@ -410,7 +410,8 @@ def test_with_nothing_in_hand_it_ends_at_once(
     run: Run, client: str, url: str, queues: BlockingChannel
 ) -> None:
     with Proxy(url, "closed") as closed, Proxy(url, "silent") as silent:
-        idle, away, frozen = run(client), run(client, url=closed.url), run(client, url=silent.url)
+        longest = partial(run, client, STOP_WITHIN="60000")  # nobody waits for that
+        idle, away, frozen = longest(), longest(url=closed.url), longest(url=silent.url)
         says(idle, "consuming")
         says(away, "disconnected")
         poll(lambda: len(silent.attempts), 1)
