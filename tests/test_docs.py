@@ -52,6 +52,7 @@ OTHERS = {
     *("x-max-length-bytes", "x-dead-letter-strategy", "consumer_timeout"),
     *("ProbableAuthenticationError", "TimeoutStopSec", "GracePeriodSeconds"),
     *("TLS=1", "EXTERNAL", "no_verify_ssl=1", "NO_CERTIFICATE_OR_CRL_FOUND"),
+    "StartLimitIntervalSec=0",
 }
 
 
