@@ -89,6 +89,10 @@ def test_a_good_journal_is_good() -> None:
             journal({**TRYING, "at": 1.5}, again(9, False)),
             {"unexplained": ["o-a"]},
         ),
+        "a killed node has not both": (
+            journal({**FROZEN, "kind": "node killed"}, again(9, False)),
+            {"unexplained": ["o-a"]},
+        ),
         "a resend does not redeliver": (
             journal(SENT_TWICE, again(9, True)),
             {"unexplained": ["o-a"]},
@@ -108,11 +112,22 @@ def test_each_wrong_is_found(lines: list[str], wrong: dict[str, list[str]]) -> N
         ((FROZEN, again(9, True)), "redelivered: node paused"),
         ((SENT_TWICE, again(9, False)), "sent again: its publisher was killed"),
         ((TRYING, again(9, False)), "sent again: no confirm had come"),
+        (
+            ({**FROZEN, "at": 0.5, "kind": "node cut off"}, again(9, False)),
+            "delivered twice, and not marked: node cut off",
+        ),
     ],
 )
 def test_each_duplicate_has_a_cause(events: tuple[dict[str, Any], ...], cause: str) -> None:
     verdict = check(journal(*events))
     assert (verdict.wrong, verdict.explained) == ({}, {cause: 1})
+
+
+def test_what_a_fault_costs_the_tasks_that_were_sent_meanwhile() -> None:
+    faults = ({**FROZEN, "at": 1.5}, {"at": 2.05, "event": "over", "number": 1})
+    late = [line.replace('"at": 2.1,', '"at": 7,') for line in journal(*faults)]
+    late = [line.replace('"at": 2.2,', '"at": 8.5,') for line in late]
+    assert check(late).waits == {"node paused": [(5.0, 1.5)]}
 
 
 def test_a_worker_that_was_killed_before_it_could_say_so() -> None:
