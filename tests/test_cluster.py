@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import broker as brokers
@@ -20,9 +24,18 @@ import pytest
 from broker import Broker, BrokerError, reaper
 from broker.base import Place
 from broker.cluster import ACTS, Cluster
-from conftest import TESTS, Starter, assert_one_line, connected, poll, ready
-from pika.exceptions import AMQPError, ChannelClosedByBroker
-from shells.chapters import CLIENTS, EXAMPLES, figure, said
+from conftest import (
+    TESTS,
+    Starter,
+    assert_one_line,
+    close_connections,
+    connected,
+    poll,
+    ready,
+)
+from pika.adapters.blocking_connection import BlockingChannel
+from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError
+from shells.chapters import CLIENTS, DOCS, EXAMPLES, figure, said
 from shells.running import INTERRUPTED, Script
 
 # --- make cluster --------------------------------------------------------------
@@ -345,3 +358,118 @@ def test_mistakes_that_the_reader_can_mend(
 def test_a_database_that_is_none(start: Starter, url: str, client: str, tmp_path: Path) -> None:
     one = start("cluster", client, "worker.py", url=url, DATABASE=str(tmp_path))
     assert_one_line(one, "Failed: ", "DATABASE is ")
+
+
+# --- The scripts, where one broker is enough -------------------------------------------
+
+
+def test_a_lost_connection_is_not_the_end(
+    start: Starter, broker: Broker, url: str, client: str, tmp_path: Path
+) -> None:
+    """Nor is a node that does not answer; it is named in the list, too."""
+    (nobody,) = brokers.free_ports(1)
+    urls = f"{url},amqp://guest:guest@localhost:{nobody}/"
+    start("cluster", client, "declare.py", url="", AMQP_URLS=urls).wait()
+    worker = start("cluster", client, "worker.py", AMQP_URLS=urls, DATABASE=str(tmp_path / "db"))
+    worker.wait_for("Waiting")
+    sender = start("cluster", client, "publisher.py", AMQP_URLS=urls, stdin=subprocess.PIPE)
+    assert sender.process.stdin
+    for number in (1, 2):
+        sender.process.stdin.write(f"{number} ann 5\n")
+        sender.process.stdin.flush()
+        sender.wait_for(f"Confirmed '{number}'")
+        worker.wait_for("Booked: ann has", number)
+        if number == 1:
+            close_connections(broker, url, "maintenance at noon", 2)
+            poll(lambda: sum("noon" in line for line in worker.stderr), 1)
+            worker.wait_for("Waiting", 2)
+    sender.process.stdin.close()
+    assert sender.wait() == 0
+    assert [line for line in sender.stdout if "Confirmed" in line] == [
+        " [x] Confirmed '1'",
+        " [x] Confirmed '2'",
+    ]
+
+
+def test_a_nack_is_no_confirm(start: Starter, broker: Broker, url: str, client: str) -> None:
+    start("cluster", client, "declare.py", url=url).wait()
+    vhost = url.rpartition("/")[2]
+    full = {"pattern": "^bookings$", "apply-to": "queues", "priority": 1}
+    full["definition"] = {"max-length": 0, "overflow": "reject-publish"}
+    broker.call_api("PUT", f"policies/{vhost}/full", full)
+    with connected(url) as channel:
+        poll(lambda: refused(channel), True)
+        before = ready(channel, "bookings")
+    with tempfile.TemporaryFile("w+") as file:
+        file.write("1 ann 5\n")
+        file.seek(0)
+        one = start("cluster", client, "publisher.py", url=url, stdin=file)
+        poll(lambda: sum("Trying again" in line for line in one.stderr), 1)
+        assert not [line for line in one.stdout if "Confirmed" in line]
+        broker.call_api("DELETE", f"policies/{vhost}/full")
+        assert one.wait() == 0
+    assert one.stdout[-1] == " [x] Confirmed '1'"
+    with connected(url) as channel:
+        poll(lambda: ready(channel, "bookings"), before + 1)
+
+
+def refused(channel: BlockingChannel) -> bool:
+    try:
+        channel.basic_publish("", "bookings", b"", mandatory=True)
+    except NackError:
+        return True
+    return False
+
+
+def test_a_task_is_acked_when_it_is_in_the_database(
+    start: Starter, url: str, client: str, tmp_path: Path
+) -> None:
+    start("cluster", client, "declare.py", url=url).wait()
+    database = tmp_path / "db"
+    worker = start("cluster", client, "worker.py", url=url, DATABASE=str(database))
+    worker.wait_for("Waiting")
+    with closing(sqlite3.connect(database)) as opened:
+        opened.execute(
+            "CREATE TRIGGER no BEFORE INSERT ON account BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+    with connected(url) as channel:
+        channel.basic_publish("", "bookings", b"ann 5", pika.BasicProperties(message_id="1"))
+        assert_one_line(worker, "Failed: ", "full")
+        poll(lambda: ready(channel, "bookings"), 1)
+
+
+def test_the_key_is_noted_with_the_work_or_not_at_all(
+    start: Starter, url: str, client: str, tmp_path: Path
+) -> None:
+    start("cluster", client, "declare.py", url=url).wait()
+    with connected(url) as channel:
+        for amount in (10**30, 5):  # the first is more than the database can hold
+            body = f"ann {amount}".encode()
+            channel.basic_publish("", "bookings", body, pika.BasicProperties(message_id="1"))
+    worker = start("cluster", client, "worker.py", url=url, DATABASE=str(tmp_path / "db"))
+    worker.wait_for("Booked: ann has 5")
+    assert "Set aside: OverflowError" in worker.stdout[1]
+
+
+# --- What was recorded ----------------------------------------------------------------------
+
+RECORD = json.loads((DOCS / "figures/cluster.json").read_text())
+
+
+def test_the_tables_are_those_of_the_record(tmp_path: Path) -> None:
+    """And in it nothing is lost by the whole scripts, and something by all others."""
+    wrong = ("lost", "twice", "unsent", "unexplained", "reordered")
+    for name, run in RECORD["losses"].items():
+        assert any(run[each] for each in wrong) == bool(run["without"]), name
+        assert run["tasks"] == figure("cluster", r"one run of ([\d,]+) tasks")
+    assert RECORD["run"]["wrong"] == {}
+    rows = (DOCS / "figures/cluster-losses.csv").read_text().splitlines()[1:]
+    assert len(rows) == len(RECORD["losses"])
+    for row, (name, run) in zip(csv.reader(rows), RECORD["losses"].items(), strict=True):
+        assert row == [name, f"{run['confirmed']:,}", *(str(run[x]) for x in wrong[:3])]
+    rows = (DOCS / "figures/cluster-waits.csv").read_text().splitlines()[1:]
+    for what, times, *seconds in csv.reader(rows):
+        waits = RECORD["run"]["waits"][what.removeprefix("A ")]
+        assert int(times) == len(waits) >= 5
+        found = [f"{median(each):.1f} s" for each in zip(*waits, strict=True)]
+        assert found == seconds

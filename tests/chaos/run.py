@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -70,10 +70,12 @@ class Journal:
         self._file = path.open("w", encoding="utf-8")
         self._lock = threading.Lock()
         self._begun = time.monotonic()
+        self.counts: Counter[str] = Counter()
 
     def note(self, event: str, **more: Any) -> None:
         at = round(time.monotonic() - self._begun, 3)
         with self._lock:
+            self.counts[event] += 1
             self._file.write(json.dumps({"at": at, "event": event, **more}) + "\n")
 
     def close(self) -> None:
@@ -84,12 +86,12 @@ class Process:
     """A script that is started again whenever it ends, until it is no longer wanted."""
 
     def __init__(self, run: Run, name: str, client: str, script: str, queue: str) -> None:
-        self.run, self.name, self.queue = run, name, queue
+        self.run, self.name, self.client, self.queue = run, name, client, queue
         self.script = run.scripts / client / script
         self.wanted = True
         self.lock = threading.Lock()
         self.process: subprocess.Popen[str] | None = None
-        self.stderr: deque[str] = deque(maxlen=20)
+        self.last: deque[str] = deque(maxlen=20)  # what it printed last
         self.threads = [threading.Thread(target=self.drive, daemon=True)]
 
     def start(self) -> subprocess.Popen[str]:
@@ -118,9 +120,9 @@ class Process:
             reader.start()
         return self.process
 
-    @staticmethod
-    def _read(stream: Any, heard: Callable[[str], None]) -> None:
+    def _read(self, stream: Any, heard: Callable[[str], None]) -> None:
         for line in stream:
+            self.last.append(line.rstrip("\n"))
             heard(line.rstrip("\n"))
         stream.close()
 
@@ -128,7 +130,6 @@ class Process:
         raise NotImplementedError
 
     def complained(self, line: str) -> None:
-        self.stderr.append(line)
         if "Trying again" in line:
             self.run.journal.note("trying", who=self.name)
 
@@ -285,6 +286,11 @@ class Run:
 
     def of(self, kind: type[Any], name: str, client: str, queue: str = "bookings") -> Any:
         return kind(self, name, client, f"{kind.__name__.lower()}.py", queue)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many events of each kind there were."""
+        return self.journal.counts
 
     # --- How far it is ---------------------------------------------------------
 

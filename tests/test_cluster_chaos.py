@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -12,11 +13,14 @@ from typing import Any
 
 import pytest
 from broker import OwnedBroker
+from broker.cluster import Cluster
+from chaos import demo
 from chaos.broken import BROKEN, broken
 from chaos.checker import Verdict, check
 from chaos.plan import CLIENTS, ONE_NODE, THREE_NODES, plan
 from chaos.run import SCRIPTS, OneBroker, Run
 from conftest import TESTS
+from rich.console import Console
 
 # --- The checker, by journals made by hand -----------------------------------------
 
@@ -202,6 +206,25 @@ def test_a_short_run_loses_nothing(restartable: OwnedBroker, tmp_path: Path) -> 
     verdict = short_run(restartable, tmp_path / "journal", 2_000, 10)
     assert not verdict.wrong
     assert (verdict.given, verdict.confirmed, verdict.done) == (2_000, 2_000, 2_000)
+
+
+def test_the_demo_kills_the_leader_and_counts(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "KILLED", 2)
+    monkeypatch.setattr(demo, "BACK", 3)
+    out = io.StringIO()
+    verdict = demo.play(cluster, Console(file=out, highlight=False), 300, 8)
+    *lines, last = out.getvalue().splitlines()
+    assert not verdict.wrong
+    assert last.startswith("300 confirmed, 300 done: 0 lost, 0 done twice. ")
+    killed = next(line for line in lines if line.endswith(", the leader, is killed")).split()[1][
+        :5
+    ]
+    before = lines[: lines.index(f"--- {killed}, the leader, is killed")]
+    assert f"{killed} leads" in before[-1]
+    assert f"--- {killed} is started again" in lines
+    assert any(f"{killed} is down" in line for line in lines)
 
 
 # --- What is broken on purpose ----------------------------------------------------------
