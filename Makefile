@@ -20,10 +20,10 @@ PYTEST = $(RUN) -m pytest -n $(JOBS) --dist loadgroup
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo broker cluster chaos doctor reset test test-apps sabotage check format lint types docs minutes figures bench bench-quick bench-peers clean
+.PHONY: help demo broker cluster cluster-demo chaos doctor reset test test-apps sabotage check format lint types docs minutes figures bench bench-quick bench-peers clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(READY): requirements.txt .ci/setup.sh .ci/install.sh
 	@sh .ci/setup.sh "$(PYTHON)" "$(VENV)"
@@ -48,6 +48,9 @@ broker: $(READY) ## keep a throwaway broker on port 5672 (PORT=5673: another; TL
 
 cluster: $(READY) ## keep three nodes on ports 5672 to 5674, to be killed, frozen, cut off
 	@$(TOOL) -m broker.cluster
+
+cluster-demo: $(READY) ## watch a cluster lose a node, half a minute
+	@$(TOOL) -m chaos.demo
 
 chaos: $(READY) ## break it at random under publishers and workers (SEED= TASKS= FAULTS= NODES=1)
 	@$(TOOL) -m chaos

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 from broker import BrokerError, say
 from broker.cluster import Cluster
@@ -46,6 +47,13 @@ def report(verdict: Verdict) -> list[str]:
         "for no cause that we know:",
     ]
     lines += [f"  {count:6,}  {cause}" for cause, count in verdict.explained.most_common()]
+    if verdict.waits:
+        lines += [
+            "The longest wait for a confirm, and then to be done, in the median of each kind:"
+        ]
+    for kind, each in sorted(verdict.waits.items()):
+        sent, done = (median(times) for times in zip(*each, strict=True))
+        lines += [f"  {sent:6.1f} s {done:6.1f} s  {kind} ({len(each)} times)"]
     for name, tasks in verdict.wrong.items():
         lines += [f"WRONG: {len(tasks)} {name}: {', '.join(tasks[:8])}"]
     return lines

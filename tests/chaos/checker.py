@@ -27,6 +27,8 @@ from typing import Any
 
 # A client may learn of a fault, and the broker take a task back, so many seconds later.
 LATE = 100.0
+# What makes the others believe that a node is gone, which goes on by itself later.
+PARTING = ("node cut off", "node paused")
 
 
 @dataclass
@@ -43,6 +45,9 @@ class Verdict:
     unexplained: list[str] = field(default_factory=list)
     reordered: list[str] = field(default_factory=list)
     explained: Counter[str] = field(default_factory=Counter)
+    # By kind of fault: the longest time that a task waited for its confirm, and to be done
+    # from then on, in each of them.
+    waits: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     seconds: float = 0.0
 
     @property
@@ -76,7 +81,31 @@ def check(lines: Iterable[str]) -> Verdict:
             verdict.explained[cause] += 1
         else:
             verdict.unexplained.append(event["task"])
+    verdict.waits = waits(by_kind)
     return verdict
+
+
+def waits(by_kind: dict[str, list[dict[str, Any]]]) -> dict[str, list[tuple[float, float]]]:
+    """What each fault cost those tasks that were sent from just before it until its end."""
+    first = {
+        kind: {event["task"]: event["at"] for event in reversed(by_kind[kind])}
+        for kind in ("given", "confirmed", "booked")
+    }
+    over = {event["number"]: event["at"] for event in by_kind["over"]}
+    found: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for fault in by_kind["fault"]:
+        until = over.get(fault["number"], fault["at"])
+        mine = [
+            (first["confirmed"][task] - at, first["booked"][task] - first["confirmed"][task])
+            for task, at in first["given"].items()
+            if fault["at"] - 1 <= at <= until
+            and task in first["confirmed"]
+            and task in first["booked"]
+        ]
+        if mine:
+            sent, done = zip(*mine, strict=True)
+            found[fault["kind"]].append((round(max(sent), 1), round(max(done), 1)))
+    return dict(found)
 
 
 class Causes:
@@ -129,4 +158,8 @@ class Causes:
             for when, why in self.losses[sent[0]["to"]]
         ):
             return "sent again: no confirm had come"
+        for begun, ended, fault in self.faults:
+            # Both leaders, the one that was and the one that is, deliver it for the first time.
+            if sent and fault["kind"] in PARTING and begun <= at and sent[0]["at"] <= ended + 1:
+                return f"delivered twice, and not marked: {fault['kind']}"
         return ""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 # Of each kind: how often it comes, beside the others, and between how many seconds it lasts.
 CLIENTS = {
-    "worker killed": (4, 0, 0),
-    "publisher killed": (3, 0, 0),
+    "worker killed": (4, 0, 0.5),  # it hangs for so long, and dies
+    "publisher killed": (3, 0, 0.5),
     "worker frozen": (2, 3, 14),  # longer, or not, than the broker waits for a heartbeat
     "publisher frozen": (1, 3, 14),
     "connections closed": (2, 0, 0),
@@ -49,7 +49,7 @@ class Fault:
     def planned(self) -> float:
         """Seconds that it takes, about, until things are as before."""
         starts = self.kind in ("node killed", "node restarted", "majority lost")
-        return self.seconds + (6 if starts else 2)
+        return self.seconds + (6 if starts else 1.5)
 
 
 def plan(

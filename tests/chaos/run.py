@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -70,10 +70,12 @@ class Journal:
         self._file = path.open("w", encoding="utf-8")
         self._lock = threading.Lock()
         self._begun = time.monotonic()
+        self.counts: Counter[str] = Counter()
 
     def note(self, event: str, **more: Any) -> None:
         at = round(time.monotonic() - self._begun, 3)
         with self._lock:
+            self.counts[event] += 1
             self._file.write(json.dumps({"at": at, "event": event, **more}) + "\n")
 
     def close(self) -> None:
@@ -84,12 +86,12 @@ class Process:
     """A script that is started again whenever it ends, until it is no longer wanted."""
 
     def __init__(self, run: Run, name: str, client: str, script: str, queue: str) -> None:
-        self.run, self.name, self.queue = run, name, queue
+        self.run, self.name, self.client, self.queue = run, name, client, queue
         self.script = run.scripts / client / script
         self.wanted = True
         self.lock = threading.Lock()
         self.process: subprocess.Popen[str] | None = None
-        self.stderr: deque[str] = deque(maxlen=20)
+        self.last: deque[str] = deque(maxlen=20)  # what it printed last
         self.threads = [threading.Thread(target=self.drive, daemon=True)]
 
     def start(self) -> subprocess.Popen[str]:
@@ -98,6 +100,7 @@ class Process:
             "AMQP_URLS": ",".join(self.run.site.urls),
             "QUEUE": self.queue,
             "DATABASE": str(self.run.database),
+            "WORK": f"{self.run.work:.4f}",
         }
         self.process = subprocess.Popen(
             [sys.executable, str(self.script)],
@@ -117,9 +120,9 @@ class Process:
             reader.start()
         return self.process
 
-    @staticmethod
-    def _read(stream: Any, heard: Callable[[str], None]) -> None:
+    def _read(self, stream: Any, heard: Callable[[str], None]) -> None:
         for line in stream:
+            self.last.append(line.rstrip("\n"))
             heard(line.rstrip("\n"))
         stream.close()
 
@@ -127,7 +130,6 @@ class Process:
         raise NotImplementedError
 
     def complained(self, line: str) -> None:
-        self.stderr.append(line)
         if "Trying again" in line:
             self.run.journal.note("trying", who=self.name)
 
@@ -139,6 +141,9 @@ class Process:
             status = process.wait()
             for reader in self.readers:
                 reader.join(20)
+            with suppress(OSError):  # what it did not read goes with it
+                assert process.stdin
+                process.stdin.close()
             if self.wanted:
                 self.run.journal.note("ended", who=self.name, status=status)
                 if status != -signal.SIGKILL:
@@ -211,8 +216,6 @@ class Publisher(Process):
         process.wait()
         for reader in self.readers:
             reader.join(20)
-        with suppress(OSError):
-            process.stdin.close()
         with self.lock:  # the next process gets them first
             self.tasks.extendleft(reversed(self.pending))
             self.pending.clear()
@@ -237,7 +240,10 @@ class Run:
         for script in SCRIPTS.glob("*/*.py"):
             copy = self.scripts / script.parent.name / script.name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_text(broken(script, without or []))
+            text = broken(script, without or [])
+            # The work takes its time: what is broken hits a worker that has one in hand.
+            work = r"\1time.sleep(float(os.environ['WORK']))\n\g<0>"
+            copy.write_text(re.sub(r"( +)\(\(now,\),\) =", work, text))
         self.database = self.folder / "accounts.sqlite3"
         with sqlite3.connect(self.database) as database:
             database.execute("PRAGMA journal_mode = WAL")
@@ -276,9 +282,15 @@ class Run:
                 self.journal.note("ordered", prefix=publisher.name)
         # So that tasks are sent until the last fault is over.
         self.interval = 0.8 * max(lanes.values()) * len(self.publishers) / tasks
+        self.work = min(0.05, 0.5 * max(lanes.values()) / tasks)
 
     def of(self, kind: type[Any], name: str, client: str, queue: str = "bookings") -> Any:
         return kind(self, name, client, f"{kind.__name__.lower()}.py", queue)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many events of each kind there were."""
+        return self.journal.counts
 
     # --- How far it is ---------------------------------------------------------
 
@@ -325,12 +337,9 @@ class Run:
             some = self.workers if whose == "worker" else self.publishers
             victim = some[fault.target % len(some)]
             self.note(fault, victim.name)
-            if how == "killed":
-                victim.signal(signal.SIGKILL)
-            else:
-                victim.signal(signal.SIGSTOP)
-                time.sleep(fault.seconds)
-                victim.signal(signal.SIGCONT)
+            victim.signal(signal.SIGSTOP)
+            time.sleep(fault.seconds)
+            victim.signal(signal.SIGKILL if how == "killed" else signal.SIGCONT)
             return
         self.note(fault, "node")
         number = fault.target % len(self.site.nodes) + 1

@@ -1,0 +1,180 @@
+"""What the runs of `make chaos` find: in whole scripts, in broken ones, and at what rate.
+
+Half an hour: each broken script for 5,000 tasks on one node, and the whole ones under
+node after node that is killed, frozen and cut off, on three.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from broker import Broker, say
+from broker.cluster import Cluster
+from chaos.broken import BROKEN
+from chaos.checker import Verdict, check
+from chaos.plan import Fault, plan
+from chaos.run import Run
+from plotting import BLUE, FIGURES, GREY, RED, about, made_with, save
+
+RECORD = FIGURES / "cluster.json"
+SEED = 16
+WHOLE = "nothing"
+# What is taken out: all that a naive script leaves out, too.
+TAKEN_OUT = {
+    WHOLE: [],
+    "the ack after the work": ["automatic acks"],
+    "the ack after the work (acks first)": ["acks early"],
+    "the transaction around work and note": ["inbox without transaction"],
+    "the note of what is done": ["no inbox"],
+    "confirms": ["no confirms"],
+    "attention to a nack": ["ignores nacks"],
+    "the unconfirmed, after a loss": ["forgets the unconfirmed"],
+    "all of it: no confirms, no late acks, no note": ["no confirms", "automatic acks", "no inbox"],
+}
+PARTED = ("node killed", "node paused", "node cut off")
+
+
+def one_run(
+    cluster: Cluster, faults: list[Fault], tasks: int, crew: int, without: list[str]
+) -> tuple[Verdict, list[dict[str, Any]]]:
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "journal"
+        Run(cluster, faults, tasks, journal, crew, without, say)()
+        lines = journal.read_text().splitlines()
+    cluster.repair()
+    for queue in cluster.node(1).call_api("GET", "queues/%2F"):
+        cluster.node(1).call_api("DELETE", f"queues/%2F/{queue['name']}")
+    return check(lines), [json.loads(line) for line in lines]
+
+
+def losses() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    tasks, faults = 5_000, 24
+    with Cluster(size=1) as cluster:
+        for name, without in TAKEN_OUT.items():
+            drawn = plan(SEED, tasks, faults, 1, longest=3)
+            verdict, _ = one_run(cluster, drawn, tasks, 1, without)
+            counts = {
+                "confirmed": verdict.confirmed,
+                "lost": len(verdict.lost),
+                "twice": len(verdict.doubled),
+                "unsent": len(verdict.unsent),
+                "again": sum(verdict.explained.values()),
+                "unexplained": len(verdict.unexplained),
+                "reordered": len(verdict.reordered),
+            }
+            found[name] = {"without": without, "tasks": tasks, "faults": faults, **counts}
+            say(f"  {name}: {counts}")
+    return found
+
+
+def parted() -> tuple[dict[str, Any], Broker]:
+    """Thirty faults of nodes: rates a second, when what was broken, and who waited how long."""
+    tasks, faults = 9_000, 30
+    with Cluster() as cluster:
+        drawn = plan(SEED, tasks, faults, 3, PARTED)
+        verdict, events = one_run(cluster, drawn, tasks, 2, [])
+        node = cluster.node(1)
+        used = Broker(node.title, node.url, node.version)
+    over = {event["number"]: event["at"] for event in events if event["event"] == "over"}
+    rates: dict[str, Any] = {}
+    for kind in ("confirmed", "booked"):
+        seconds = Counter(int(event["at"]) for event in events if event["event"] == kind)
+        rates[kind] = [seconds[second] for second in range(int(verdict.seconds) + 1)]
+    spans = [
+        [event["kind"], event["at"], over[event["number"]]]
+        for event in events
+        if event["event"] == "fault"
+    ]
+    found = {
+        "tasks": tasks,
+        "wrong": {name: len(each) for name, each in verdict.wrong.items()},
+        "explained": dict(verdict.explained),
+        "waits": verdict.waits,
+        "rates": rates,
+        "faults": spans,
+    }
+    return found, used
+
+
+def record(broker: Broker) -> None:
+    run, used = parted()
+    say(f"  three nodes: {run['wrong'] or 'nothing wrong'}, {run['explained']}")
+    data = {"about": about(used), "seed": SEED, "run": run, "losses": losses()}
+    assert set(BROKEN) <= {name for each in TAKEN_OUT.values() for name in each}
+    RECORD.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def table(name: str, rows: list[list[Any]]) -> None:
+    with (FIGURES / name).open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def draw() -> None:
+    """The rates of the run on three nodes, with what was broken; and the page's two tables."""
+    from matplotlib.figure import Figure
+
+    data = json.loads(RECORD.read_text())
+    run = data["run"]
+    table(
+        "cluster-losses.csv",
+        [
+            ["Taken out", "Confirmed", "Lost", "Done twice", "Never sent"],
+            *(
+                [name, f"{x['confirmed']:,}", x["lost"], x["twice"], x["unsent"]]
+                for name, x in data["losses"].items()
+            ),
+        ],
+    )
+    waits = [
+        (kind, [median(each) for each in zip(*run["waits"][kind], strict=True)]) for kind in PARTED
+    ]
+    table(
+        "cluster-waits.csv",
+        [
+            ["What happens", "Times", "To be confirmed", "From then on to be done"],
+            *(
+                [f"A {kind}", len(run["waits"][kind]), f"{sent:.1f} s", f"{done:.1f} s"]
+                for kind, (sent, done) in waits
+            ),
+        ],
+    )
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    axes = figure.subplots()
+    colours = dict(zip(PARTED, (RED, BLUE, "#a16207"), strict=True))
+    shown = set()
+    for kind, begun, ended in run["faults"]:
+        label = None if kind in shown else f"a {kind}"
+        axes.axvspan(begun, ended, color=colours[kind], alpha=0.25, linewidth=0, label=label)
+        shown.add(kind)
+    width = 5  # seconds
+    counts = run["rates"]["booked"]
+    edges = [*range(0, len(counts) + 1, width)]
+    rates = [sum(counts[a:b]) / width for a, b in pairwise(edges)]
+    axes.step(edges[:-1], rates, where="post", color=GREY, linewidth=1.5)
+    axes.set_ylim(0)
+    axes.set_xlim(0, edges[-1])
+    axes.set_xlabel("seconds", color=GREY)
+    axes.set_ylabel("tasks done a second", color=GREY)
+    axes.tick_params(colors=GREY)
+    for spine in axes.spines.values():
+        spine.set_color(GREY)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, labelcolor=GREY
+    )
+    wrong = sum(run["wrong"].values())
+    figure.supxlabel(
+        f"{run['tasks']:,} tasks, {len(run['faults'])} faults, three nodes: {wrong} lost or done "
+        f"twice\n{made_with(data['about'])}",
+        fontsize=9,
+        color=GREY,
+    )
+    save(figure, RECORD.with_suffix(".svg"))
