@@ -1,5 +1,6 @@
 """Sphinx configuration; build with `make docs`."""
 
+import os
 import sys
 from difflib import unified_diff
 from pathlib import Path
@@ -10,16 +11,24 @@ project = "RabbitMQ by Example"
 author = "the RabbitMQ by Example authors"
 copyright = f"2026, {author}"
 
-# Our own extension reads the transcripts as the tests do that play them.
+# Our own extensions; that of transcripts reads them as the tests do that play them.
 sys.path += [str(Path(__file__).parent / "_ext"), str(Path(__file__).parents[1] / "tests")]
-extensions = ["sphinx_copybutton", "sphinx_design", "transcripts"]
+extensions = ["sphinx_copybutton", "sphinx_design", "transcripts", "files"]
 exclude_patterns = ["_build"]
 nitpicky = True
 highlight_language = "python"
 # An excerpt may end in blank lines, before the name that ends it.
 highlight_options = {"python": {"stripnl": True}}
 
+# Where the code host shows the repository's files; who publishes the pages says so.
+files_url = os.environ.get("FILES_URL", "")
+if clone := os.environ.get("READTHEDOCS_GIT_CLONE_URL"):
+    commit = os.environ["READTHEDOCS_GIT_COMMIT_HASH"]
+    files_url = f"{clone.removesuffix('.git')}/blob/{commit}"
+
 html_theme = "furo"
+# Each page leads to its source: there, or to a copy.
+html_theme_options = {"source_view_link": f"{files_url}/docs/{{filename}}"} if files_url else {}
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["page.css"]

@@ -36,7 +36,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.rst").read_text(encoding="utf-8")
 PAGES = sorted(DOCS.glob("*.rst"))
 TESTS = ROOT / "tests"
 # Pages that are no chapter, with scripts of their own.
-BESIDE_THE_CHAPTERS = {"set-up", "what-happens", "errors", "glossary"}
+BESIDE_THE_CHAPTERS = {"set-up", "cheat-sheet", "versions", "what-happens", "errors", "glossary"}
 
 
 # What README has the clone called.
