@@ -6,8 +6,8 @@
 
 A record is a JSON file in this folder that says when, where and with what it
 was made; the drawing beside it shows nothing that is not in it. A chapter's
-module record_<chapter>.py has `record(broker)` and `draw()`. So has record_demo.py,
-which makes the moving picture of README.
+module record_<chapter>.py has `record(broker)` and `draw()`. So have record_demo.py,
+the moving picture of README, and record_sequences.py, which only draws.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from shells.chapters import chapters, companions
 def modules() -> dict[str, str]:
     """By chapter: the module that makes its figures."""
     here = Path(__file__).parent
-    every = (*chapters(), *companions(), "demo")
+    every = (*chapters(), *companions(), "demo", "sequences")
     found = {chapter: f"record_{chapter.replace('-', '_')}" for chapter in every}
     return {chapter: name for chapter, name in found.items() if (here / f"{name}.py").exists()}
 
