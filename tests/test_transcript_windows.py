@@ -50,7 +50,7 @@ def test_it_may_have_shown_nothing_yet_or_show_nothing_more(silent: tuple[str, .
     [
         (["sent"], ["sent"]),
         (["name messages", "hello 1"], ["name messages", "hello 2"]),
-        ([WAITS, "got", BREAK], [WAITS, "got", BREAK]),
+        ([WAITS, BREAK], [WAITS, BREAK, "bye"]),
         ([WAITS, "got", "failed"], [WAITS, "got", "failed"]),
     ],
     ids=["the same", "another output", "after Ctrl-C", "after a failure"],
