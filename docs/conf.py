@@ -4,7 +4,9 @@ import os
 import sys
 from difflib import unified_diff
 from pathlib import Path
+from typing import Any
 
+from sphinx.application import Sphinx
 from sphinx.directives.code import LiteralIncludeReader
 
 project = "RabbitMQ by Example"
@@ -32,6 +34,7 @@ html_theme_options = {"source_view_link": f"{files_url}/docs/{{filename}}"} if f
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["page.css"]
+html_js_files = [("page.js", {"defer": "defer"})]
 
 # What is copied from a transcript is what the reader types.
 copybutton_prompt_text = r"(?:shell\d)?\$ "
@@ -51,3 +54,17 @@ def show_diff(self: LiteralIncludeReader, location: tuple[str, int] | None = Non
 
 
 LiteralIncludeReader.show_diff = show_diff
+
+
+def give_captions_a_level(
+    app: Sphinx, name: str, template: str, context: dict[str, Any], tree: object
+) -> None:
+    """A heading says how deep it is; Sphinx leaves that out of its captions."""
+    for part in ("body", "furo_navigation_tree"):
+        if context.get(part):
+            caption = '<p class="caption" role="heading"'
+            context[part] = context[part].replace(f"{caption}>", f'{caption} aria-level="2">')
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("html-page-context", give_captions_a_level, priority=900)  # after the theme

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from apps.browser import Browser, build, chromium, served
-from shells.chapters import page
+from shells.chapters import DOCS, page
 from shells.player import scenarios
 
 # Built once, and so in one process.
@@ -164,3 +169,164 @@ def test_a_page_asks_nobody_else(browser: Browser, site: str) -> None:
     asked = browser.run("return performance.getEntriesByType('resource').map(e => e.name)")
     assert len(asked) > 5
     assert all(each.startswith((site, "data:")) for each in asked), asked
+
+
+# --- What every page keeps ----------------------------------------------------
+
+# Letters of figures, and how they stand out from what is behind them: a shape, else the page.
+LETTERS = """
+const [svg, width, dark] = arguments;
+document.body.innerHTML = '<div></div>';
+const box = document.body.firstChild;
+box.style.width = `${width}px`;
+box.innerHTML = svg.slice(svg.indexOf('<svg'));
+const root = box.querySelector('svg');
+root.style.cssText += '; width: 100%; height: auto';
+const numbers = (colour) => (colour.match(/[\\d.]+/g) ?? []).map(Number);
+const luminance = (colour) => {
+  const [r, g, b] = colour.map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const contrast = (one, other) => {
+  const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+  return (high + 0.05) / (low + 0.05);
+};
+const shapes = [...root.querySelectorAll('rect, path, circle, polygon, use')]
+  .filter((each) => !each.closest('defs, clipPath') && each.tagName !== 'use');
+for (const each of [root, ...root.querySelectorAll('*')]) {
+  each.style.pointerEvents = shapes.includes(each) ? 'fill' : 'none';
+  each.style.animation = 'none';
+}
+return [...root.querySelectorAll('text')].filter((each) => each.textContent.trim()).map((each) => {
+  each.scrollIntoView({block: 'center', behavior: 'instant'});
+  const place = each.getBoundingClientRect();
+  const behind = document.elementsFromPoint(place.x + place.width / 2, place.y + place.height / 2)
+    .filter((shape) => shapes.includes(shape)).map((shape) => getComputedStyle(shape))
+    .find((s) => s.fill !== 'none' && s.fillOpacity * s.opacity > 0.5);
+  const ground = behind ? numbers(behind.fill) : dark ? [19, 20, 22] : [255, 255, 255];
+  const style = getComputedStyle(each);
+  const matrix = each.getScreenCTM();
+  return {
+    text: each.textContent.trim(),
+    pixels: parseFloat(style.fontSize) * Math.hypot(matrix.a, matrix.b),
+    contrast: contrast(numbers(style.fill), ground),
+  };
+});
+"""
+DRAWINGS = sorted([*DOCS.glob("_static/*.svg"), *DOCS.glob("figures/*.svg")])
+# What a figure is wide on a phone; a test holds it against the pages.
+FIGURE = 358
+
+
+def html_pages(folder: Path) -> list[str]:
+    """Of every page of ours; those that Sphinx makes are its own."""
+    return [path.with_suffix(".html").name for path in sorted(DOCS.glob("*.rst"))]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_letters_of_figures_can_be_read_on_a_phone(browser: Browser, theme: str) -> None:
+    browser.size(PHONE)
+    browser.prefer(color_scheme=theme)
+    found = {}
+    for path in DRAWINGS:
+        browser.driver.get("data:text/html,<!doctype html><title>Drawing</title>")
+        letters = browser.run(LETTERS, path.read_text(), FIGURE, theme == "dark")
+        assert letters, path
+        found[path.name] = [
+            (each["text"], round(each["pixels"], 1), round(each["contrast"], 1))
+            for each in letters
+            if each["pixels"] < 11 or each["contrast"] < 4.5
+        ]
+    assert {name: bad for name, bad in found.items() if bad} == {}
+
+
+def test_nothing_scrolls_sideways_on_a_phone(browser: Browser, site: str, folder: Path) -> None:
+    browser.size(PHONE)
+    wide, figures = {}, {}
+    for name in html_pages(folder):
+        browser.driver.get(f"{site}{name}")
+        if browser.run("return document.documentElement.scrollWidth") > PHONE:
+            wide[name] = browser.run(
+                "return [...document.querySelectorAll('article *')].filter(e =>"
+                " e.getBoundingClientRect().right > innerWidth"
+                " && !e.closest('pre, .table-wrapper, [style*=overflow]'))"
+                ".map(e => e.outerHTML.slice(0, 90)).slice(0, 5)"
+            )
+        figures[name] = browser.run(
+            "return [...document.querySelectorAll('article figure img, article > section > img')]"
+            ".map(e => e.width)"
+        )
+    assert wide == {}
+    assert min(width for each in figures.values() for width in each) >= FIGURE - 1
+
+
+def test_every_picture_has_its_text_and_every_link_its_end(folder: Path) -> None:
+    names, pictures, links = {}, [], []
+    for page_of in html_pages(folder):
+        reader = Links(folder / page_of)
+        names[page_of] = reader.names
+        pictures += [(page_of, each) for each in reader.pictures]
+        links += [(page_of, each) for each in reader.links]
+    assert len(pictures) > 20
+    assert [each for each in pictures if len(each[1].get("alt") or "") < 15] == []
+    broken = []
+    for page_of, link in links:
+        target, _, name = unquote(link).partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue  # elsewhere
+        if not (folder / (target or page_of)).exists() or (
+            name and (target or page_of) in names and name not in names[target or page_of]
+        ):
+            broken.append((page_of, link))
+    assert len(links) > 500
+    assert broken == []
+
+
+class Links(HTMLParser):
+    """A page's pictures, links, and names to link to."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.pictures: list[dict[str, str | None]] = []
+        self.links: list[str] = []
+        self.names: set[str] = set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.names.add(found.get("id") or "")
+        if tag == "img":
+            self.pictures.append(found)
+        if tag == "a" and found.get("href"):
+            self.links.append(str(found["href"]))
+
+
+@pytest.fixture(scope="session")
+def axe(folder: Path) -> str:
+    """axe-core, an accessibility checker; where there is Node.js to get it with."""
+    if not (npm := shutil.which("npm")):
+        pytest.skip("axe-core comes by npm, which is not here")
+    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder.parent)]
+    done = subprocess.run([*command, "axe-core@4.11"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"npm did not get axe-core: {done.stderr[-200:]}")
+    return (folder.parent / "node_modules/axe-core/axe.min.js").read_text()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["index", "1-hello-world", "2-work-queues", "http-queue"])
+def test_axe_finds_no_fault(browser: Browser, site: str, axe: str, name: str, theme: str) -> None:
+    browser.prefer(color_scheme=theme, reduced_motion="reduce")
+    for width in (PHONE, DESKTOP):
+        browser.size(width)
+        browser.driver.get(f"{site}{name}.html")
+        browser.run(axe)
+        browser.driver.set_script_timeout(120)
+        faults = browser.driver.execute_async_script(
+            "const done = arguments[0]; axe.run({resultTypes: ['violations'], runOnly:"
+            " ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa']}).then(r =>"
+            " done(r.violations.map(v => [v.id, v.nodes.length, v.nodes[0].html.slice(0, 160),"
+            " v.nodes[0].failureSummary])))"
+        )
+        assert faults == [], width

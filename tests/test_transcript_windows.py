@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from shells.chapters import CLIENTS, DOCS
-from shells.player import BREAK, scenarios
+from shells.chapters import page as page_of
+from shells.player import BREAK, final_scenario, scenarios
 
 sys.path.append(str(DOCS / "_ext"))
 windows = importlib.import_module("transcripts")
@@ -47,7 +50,7 @@ def test_it_may_have_shown_nothing_yet_or_show_nothing_more(silent: tuple[str, .
     [
         (["sent"], ["sent"]),
         (["name messages", "hello 1"], ["name messages", "hello 2"]),
-        ([WAITS, "got", BREAK], [WAITS, "got", BREAK]),
+        ([WAITS, BREAK], [WAITS, BREAK, "bye"]),
         ([WAITS, "got", "failed"], [WAITS, "got", "failed"]),
     ],
     ids=["the same", "another output", "after Ctrl-C", "after a failure"],
@@ -189,3 +192,33 @@ def test_every_transcript_can_be_read_back_from_its_events() -> None:
                     text = before.get(shell, ()) + event.fresh if event.goes_on else event.fresh
                     assert event.step.same(list(text)) == event.step.same(list(event.step.output))
                     before[shell] = text
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_recorded_demo_is_the_pages_transcript(client: str) -> None:
+    """So the page plays it as it was, and the moving picture shows all of its lines."""
+    scenario = final_scenario(page_of("2-work-queues"), client)
+    record = json.loads(windows.RECORD.read_text())["plays"]
+    rows = record[f"2-work-queues/{scenario.title}/{client}"]
+    found = windows.timed(windows.events(scenario.steps), rows)
+    times = [when for event in found for when in event.times]
+    assert sorted(times) == [when for when, _, _ in rows]
+    # A worker is at a task at least for as long as that takes, a second a dot.
+    for (_, _, line), at in ((row, place) for place, row in enumerate(rows)):
+        if "Received" in line:
+            when, shell, _ = rows[at]
+            done = next(w for w, s, text in rows[at:] if s == shell and "Done" in text)
+            assert line.count(".") <= done - when + 0.1
+
+
+def test_the_moving_picture_shows_the_record_and_can_stand_still() -> None:
+    svg = windows.RECORD.with_suffix(".svg").read_text()
+    rows = next(iter(json.loads(windows.RECORD.read_text())["plays"].values()))
+    root = ElementTree.fromstring(svg)
+    drawn = ["".join(node.itertext()) for node in root.iter() if "animation" in str(node.attrib)]
+    assert sorted(each for each in drawn if "\n" not in each) == sorted(
+        text for _, _, text in rows
+    )
+    assert "@media (prefers-reduced-motion: reduce)" in svg
+    assert "@media (prefers-color-scheme: dark)" in svg
+    assert not re.search(r"infinite|<script|https?://(?!www\.w3\.org/2000/svg)", svg)

@@ -13,8 +13,12 @@ from broker import Broker
 from shells.chapters import CLIENTS, DOCS
 
 FIGURES = DOCS / "figures"
-# Colours that read on a white page and on a dark one.
-GREY, RED, BLUE = "#7a7a7a", "#c2410c", "#0e7490"
+# Blue and orange differ for the colour-blind, too. On a dark page they are others.
+GREY, RED, BLUE = "#59636e", "#c2410c", "#0e7490"
+WHITE = "#ffffff"
+DARK = {GREY: "#9ba5af", RED: "#f08a5a", BLUE: "#4fb6d0", WHITE: "#131416"}
+# Inches, and points: on a phone these are letters of 11 pixels.
+WIDTH, SMALL = 4.4, 10
 
 
 def about(broker: Broker | None) -> dict[str, Any]:
@@ -50,4 +54,18 @@ def save(figure: Any, path: Path) -> None:
         figure.savefig(path, transparent=True, metadata={"Date": None})
     # "none" leaves text as text; let the browser choose its own sans-serif.
     text = path.read_text().replace("DejaVu Sans", "system-ui")
+    text = themed(text)
     path.write_text("\n".join(line.rstrip() for line in text.splitlines()) + "\n")
+
+
+def themed(svg: str) -> str:
+    """With the colours of the page that the drawing is on: light, or dark."""
+    names = {colour: f"--c{place}" for place, colour in enumerate(DARK)}
+    for colour, name in names.items():
+        svg = svg.replace(colour, f"var({name})")
+    light, dark = (
+        "".join(f"{name}: {chosen[colour]}; " for colour, name in names.items())
+        for chosen in ({colour: colour for colour in DARK}, DARK)
+    )
+    rules = f"svg {{ {light}}} @media (prefers-color-scheme: dark) {{ svg {{ {dark}}} }}\n"
+    return svg.replace('<style type="text/css">', f'<style type="text/css">{rules}', 1)

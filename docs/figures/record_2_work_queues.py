@@ -10,7 +10,7 @@ from typing import Any
 
 from broker import Broker, BrokerError
 from conftest import connected
-from plotting import BLUE, FIGURES, GREY, RED, about, made_with, save
+from plotting import BLUE, FIGURES, GREY, RED, SMALL, WHITE, WIDTH, about, made_with, save
 from shells.chapters import CLIENTS, EXAMPLES
 from shells.running import Script
 
@@ -74,7 +74,7 @@ def draw_dispatch(path: Path) -> None:
     from matplotlib.figure import Figure
 
     data = json.loads(path.read_text())
-    figure = Figure(figsize=(5.4, 2.7), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
     axes = figure.subplots()
     rows: list[str] = []
     for client, run in data["runs"].items():
@@ -89,7 +89,7 @@ def draw_dispatch(path: Path) -> None:
                     left=task["from"],
                     height=0.62,
                     color=RED if heavy else BLUE,
-                    edgecolor="white",
+                    edgecolor=WHITE,
                 )
                 axes.text(
                     (task["from"] + task["to"]) / 2,
@@ -97,7 +97,7 @@ def draw_dispatch(path: Path) -> None:
                     task["task"].split()[1].rstrip("."),
                     ha="center",
                     va="center",
-                    color="white",
+                    color=WHITE,
                     weight="bold",
                 )
         ends = max(each["to"] for each in run)
@@ -105,7 +105,7 @@ def draw_dispatch(path: Path) -> None:
     axes.set_yticks(range(len(rows)), rows)
     axes.invert_yaxis()
     axes.set_xlim(0, 18.5)
-    axes.set_xticks(range(0, 18, 2))
+    axes.set_xticks(range(0, 18, 4))
     axes.set_xlabel("seconds since the first task was sent", color=GREY)
     axes.tick_params(colors=GREY)
     for spine in axes.spines.values():
@@ -117,8 +117,8 @@ def draw_dispatch(path: Path) -> None:
         loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, labelcolor=GREY
     )
     figure.supxlabel(
-        f"{data['script']}, {made_with(data['about'])}",
-        fontsize=9,
+        f"{data['script']}\n{made_with(data['about'])}",
+        fontsize=SMALL,
         color=GREY,
     )
     save(figure, path.with_suffix(".svg"))

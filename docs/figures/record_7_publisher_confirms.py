@@ -7,7 +7,7 @@ import re
 from statistics import median
 
 from broker import Broker, BrokerError
-from plotting import BLUE, FIGURES, GREY, RED, about, made_with, save
+from plotting import BLUE, FIGURES, GREY, RED, SMALL, WIDTH, about, made_with, save
 from shells.chapters import CLIENTS, EXAMPLES
 from shells.running import Script
 
@@ -55,7 +55,7 @@ def draw() -> None:
     from matplotlib.figure import Figure
 
     data = json.loads(RECORD.read_text())
-    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
     axes = figure.subplots()
     rows: list[str] = []
     for client, run in data["runs"].items():
@@ -77,5 +77,5 @@ def draw() -> None:
         spine.set_color(GREY)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    figure.supxlabel(f"{data['script']}, {made_with(data['about'])}", fontsize=9, color=GREY)
+    figure.supxlabel(f"{data['script']}\n{made_with(data['about'])}", fontsize=SMALL, color=GREY)
     save(figure, RECORD.with_suffix(".svg"))

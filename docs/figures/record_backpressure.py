@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 from broker import Broker, say
-from plotting import BLUE, FIGURES, GREY, RED, about, made_with, save
+from plotting import BLUE, FIGURES, GREY, RED, SMALL, WIDTH, about, made_with, save
 from shells.chapters import EXAMPLES, reader_environment
 
 CHAPTER = "backpressure"
@@ -91,7 +91,7 @@ def draw_memory() -> None:
     from matplotlib.figure import Figure
 
     data = json.loads(MEMORY.read_text())
-    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
     for (script, name), colour in zip(BUFFERS.items(), (RED, BLUE), strict=True):
         run = data["runs"][script]
@@ -112,7 +112,7 @@ def draw_memory() -> None:
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, labelcolor=GREY
     )
-    figure.supxlabel(f"{data['script']}\n{made_with(data['about'])}", fontsize=9, color=GREY)
+    figure.supxlabel(f"{data['script']}\n{made_with(data['about'])}", fontsize=SMALL, color=GREY)
     save(figure, MEMORY.with_suffix(".svg"))
 
 
@@ -121,7 +121,7 @@ def draw_storm() -> None:
     from matplotlib.figure import Figure
 
     data = json.loads(STORM.read_text())
-    figure = Figure(figsize=(5.4, 6.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 6.2), layout="constrained")
     every = figure.subplots(len(SHOWN), sharex=True)
     for axes, (policy, name) in zip(every, SHOWN.items(), strict=True):
         run = data["runs"][policy]
@@ -140,7 +140,7 @@ def draw_storm() -> None:
     figure.supxlabel(
         f"A simulation: {data['script']}. Dotted: what the service can do\n"
         f"{made_with(data['about'])}",
-        fontsize=9,
+        fontsize=SMALL,
         color=GREY,
     )
     save(figure, STORM.with_suffix(".svg"))

@@ -22,7 +22,7 @@ from typing import Any
 
 import broker as brokers
 from broker import Broker, BrokerError, say
-from plotting import BLUE, FIGURES, GREY, RED, made_with, save
+from plotting import BLUE, FIGURES, GREY, RED, SMALL, WIDTH, made_with, save
 from shells.chapters import EXAMPLES, ROOT, reader_environment
 
 CHAPTER = "consumer-benchmark"
@@ -327,8 +327,8 @@ def curve(axes: Any, points: dict[float, list[float]], colour: str, mark: str, n
 def draw_record(data: dict[str, Any]) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 6.6), layout="constrained")
-    (top, right), (left, bottom) = figure.subplots(2, 2)
+    figure = Figure(figsize=(WIDTH, 13.6), layout="constrained")
+    top, right, left, bottom = figure.subplots(4)
     styles = {
         "pika_callback": (BLUE, "o-"), "pika_asyncio": (BLUE, "^--"),
         "pika_select": (BLUE, "s:"), "pika_fastest": (BLUE, "s:"),
@@ -370,7 +370,7 @@ def draw_record(data: dict[str, Any]) -> None:
         curve(left, points, *styles[pool], pool)
     left.plot([1, 32], [10, 320], color=GREY, linewidth=1, label="ideal")
     style(top, "2,000 messages", "prefetch", "thousand a second")
-    style(right, "Prefetch 500", "messages", "")
+    style(right, "Prefetch 500", "messages", "thousand a second")
     style(left, "Work of 100 ms", "workers", "messages a second")
     style(
         bottom,
@@ -379,17 +379,17 @@ def draw_record(data: dict[str, Any]) -> None:
         "thousand a second",
     )
     for axes in figure.axes:
-        axes.legend(fontsize=7, labelcolor=GREY, frameon=False, loc="upper left")
+        axes.legend(fontsize=SMALL, labelcolor=GREY, frameon=False, loc="upper left")
     about = data["about"]
     machine = f"{about['machine']}, Python {about['python']}{provisional(data)}"
-    figure.supxlabel(f"{made_with(about)}\n{machine}", fontsize=8, color=GREY)
+    figure.supxlabel(f"{made_with(about)}\n{machine}", fontsize=SMALL, color=GREY)
     save(figure, RECORD.with_suffix(".svg"))
 
 
 def draw_peers(peers: dict[str, Any]) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 6.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 8.4), layout="constrained")
     kinds = {
         "clients, each acked": "Each acked",
         "clients, 100 acked at once": "100 acked at once",
@@ -414,20 +414,20 @@ def draw_peers(peers: dict[str, Any]) -> None:
             axes.plot([min(values) / 1000, max(values) / 1000], [place] * 2, color=GREY)
             axes.annotate(
                 f"{middle / 1000:.1f}", (max(values) / 1000, place), (4, 0),
-                textcoords="offset points", va="center", color=GREY, fontsize=9,
+                textcoords="offset points", va="center", color=GREY, fontsize=SMALL,
             )  # fmt: skip
-        axes.set_yticks(range(len(order)), order, fontsize=9)
+        axes.set_yticks(range(len(order)), order, fontsize=SMALL)
         style(axes, title, "thousand a second" if table == "tasks" else "", "")
         axes.margins(x=0.1)
     about = peers["about"]
     clients = {name: about["clients"][name] for name in about["clients"]}
     words = [f"{name} {number}" for name, number in clients.items()]
-    half = len(words) // 2
-    versions = f"{', '.join(words[:half])},\n{', '.join(words[half:])}"
+    thirds = [words[place : place + 3] for place in range(0, len(words), 3)]
+    versions = ",\n".join(map(", ".join, thirds))
     figure.supxlabel(
-        f"{about['date']}, RabbitMQ {about['rabbitmq']}, {about['machine']}, "
+        f"{about['date']}, RabbitMQ {about['rabbitmq']},\n{about['machine']}, "
         f"Python {about['python']}{provisional(peers)}\n{versions}",
-        fontsize=8,
+        fontsize=SMALL,
         color=GREY,
     )
     save(figure, PEERS.with_suffix(".svg"))

@@ -20,7 +20,7 @@ from typing import Any
 import pika
 from broker import Broker, say
 from conftest import poll, ready
-from plotting import BLUE, FIGURES, GREY, RED, about, made_with, save
+from plotting import BLUE, FIGURES, GREY, RED, SMALL, WIDTH, about, made_with, save
 from shells.chapters import EXAMPLES, reader_environment
 
 CHAPTER = "handling-models"
@@ -179,11 +179,9 @@ def draw() -> None:
     ):
         with path.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(table)
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
     titles = {IO: "waits 100 ms", CPU: "computes"}
-    for axes, (kind, title) in zip(
-        figure.subplots(1, 2, sharey=True), titles.items(), strict=True
-    ):
+    for axes, (kind, title) in zip(figure.subplots(2), titles.items(), strict=True):
         for place, model in enumerate(MODELS):
             rates = [each["a second"] for each in data["models"][model][kind]]
             middle = statistics.median(rates)
@@ -195,7 +193,7 @@ def draw() -> None:
                 textcoords="offset points", va="center", color=GREY,
             )  # fmt: skip
         workers = data["workers"][kind]
-        axes.set_title(f"The work {title}\n{workers} workers", fontsize=11, color=GREY)
+        axes.set_title(f"The work {title}, {workers} workers", fontsize=11, color=GREY)
         axes.set_yticks(range(len(MODELS)), MODELS)
         axes.margins(x=0.2)
         axes.set_xlabel("jobs a second", color=GREY)
@@ -203,7 +201,8 @@ def draw() -> None:
         for spine in axes.spines.values():
             spine.set_color(GREY)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].invert_yaxis()
+    for axes in figure.axes:
+        axes.invert_yaxis()
     machine = f"{data['about']['machine']}, Python {data['about']['python']}"
-    figure.supxlabel(f"{made_with(data['about'])}\n{machine}", fontsize=9, color=GREY)
+    figure.supxlabel(f"{made_with(data['about'])}\n{machine}", fontsize=SMALL, color=GREY)
     save(figure, RECORD.with_suffix(".svg"))

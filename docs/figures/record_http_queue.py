@@ -20,7 +20,7 @@ from typing import Any
 
 from apps.postgres import Postgres
 from broker import Broker, say
-from plotting import BLUE, FIGURES, GREY, RED, about, save
+from plotting import BLUE, FIGURES, GREY, RED, SMALL, WHITE, WIDTH, about, save
 from shells.chapters import EXAMPLES, reader_environment
 
 CHAPTER = "http-queue"
@@ -183,19 +183,20 @@ def draw() -> None:
     for name, table in TABLES.items():
         with table.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerows(rows(data)[name])
-    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     axes = figure.subplots()
     colours = {
         "SQLite": BLUE,
         "PostgreSQL": RED,
-        "RabbitMQ": "#b45309",
-        "procrastinate": GREY,
+        "RabbitMQ": GREY,
+        "procrastinate": WHITE,
     }
     for offset, (name, runs) in enumerate(data["rate"].items()):
         places_of = [number + 0.2 * (offset - 1.5) for number in range(len(runs))]
         rates = [run["per_second"] for run in runs]
-        bars = axes.bar(places_of, rates, 0.18, color=colours[name], label=name)
-        axes.bar_label(bars, fontsize=7, color=GREY, fmt="{:,.0f}")
+        bars = axes.bar(places_of, rates, 0.18, color=colours[name], label=name, edgecolor=GREY)
+        axes.bar_label(bars, fontsize=SMALL, color=GREY, fmt="{:,.0f}", rotation=90, padding=3)
+    axes.margins(y=0.2)
     axes.set_xticks(range(len(WORKERS)), [f"{n} worker{'s' * (n > 1)}" for n in WORKERS])
     axes.set_ylabel("messages in a second", color=GREY)
     axes.tick_params(colors=GREY)
@@ -205,18 +206,18 @@ def draw() -> None:
     axes.legend(
         loc="lower center",
         bbox_to_anchor=(0.5, 1),
-        ncols=4,
+        ncols=2,
         frameon=False,
         labelcolor=GREY,
-        fontsize=9,
+        fontsize=SMALL,
         columnspacing=1,
     )
     told = data["about"]
     clients = ", ".join(f"{name} {number}" for name, number in told["clients"].items())
     figure.supxlabel(
-        f"Claimed and completed, one at a time. {told['date']}, {told['machine']}\n"
-        f"PostgreSQL {told['postgresql']}, RabbitMQ {told['rabbitmq']}, {clients}",
-        fontsize=8,
+        f"Claimed and completed, one at a time.\n{told['date']}, {told['machine']}\n"
+        f"PostgreSQL {told['postgresql']}, RabbitMQ {told['rabbitmq']},\n{clients}",
+        fontsize=SMALL,
         color=GREY,
     )
     save(figure, path.with_suffix(".svg"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from broker import Broker, say
 from conftest import altered
-from plotting import BLUE, FIGURES, GREY, RED, about, made_with, save
+from plotting import BLUE, FIGURES, GREY, RED, SMALL, WIDTH, about, made_with, save
 from shells.chapters import EXAMPLES, reader_environment
 
 CHAPTER = "producer-consumer"
@@ -73,7 +73,7 @@ def draw() -> None:
 
     path = FIGURES / f"{CHAPTER}.json"
     data = json.loads(path.read_text())
-    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     axes = figure.subplots()
     counts = [each["tasks"] for each in data["runs"][BOUNDED]]
     for (name, run), colour in zip(data["runs"].items(), (BLUE, RED), strict=True):
@@ -106,6 +106,6 @@ def draw() -> None:
         loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False, labelcolor=GREY
     )
     figure.supxlabel(
-        f"Peak memory of {data['script']}\n{made_with(data['about'])}", fontsize=9, color=GREY
+        f"Peak memory of {data['script']}\n{made_with(data['about'])}", fontsize=SMALL, color=GREY
     )
     save(figure, path.with_suffix(".svg"))

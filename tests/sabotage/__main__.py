@@ -52,12 +52,14 @@ def notice(act: Act, folder: Path) -> list[str]:
     script.write_text(act.broken(intact))
     own = (ROOT / "tests").glob(f"test_{act.listed.replace('-', '_')}*.py")
     names = [*(path.stem for path in own), *COMMON]
+    pages = act.listed == "pages"  # which are built first
     try:
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "pytest", "-q", "-x", "--timeout", "60"),
+                *(sys.executable, "-m", "pytest", "-q", "-x"),
+                *("--timeout", "300" if pages else "60"),
                 *("-k", act.tests, "--chapter", act.chapter),
-                *(["--apps"] if act.chapter in APPS else []),
+                *(["--apps"] if pages or act.chapter in APPS else []),
                 *(f"tests/{name}.py" for name in names),
             ],
             cwd=folder,
