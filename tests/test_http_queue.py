@@ -1,8 +1,7 @@
 """The promises of docs/http-queue.rst: the queue itself, on both databases.
 
-Here are api.py, schemas.py, queues.py, table_queue.py, broker_queue.py,
-models.py with 0001_initial.py, and benchmark.py; intake.py, spreadsheet.py and
-client.py are in test_http_queue_intake.py.
+Here are api.py, table_queue.py, statements.py, database.py, migrate.py and what they need,
+and benchmark.py; broker, spreadsheets, commands and the page have files of their own.
 """
 
 from __future__ import annotations
@@ -268,7 +267,7 @@ def test_unknown_messages(database: str) -> None:
 
 
 def test_a_claim_waits_for_a_message(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module("api"), "LOOK_AGAIN", 60)
+    monkeypatch.setattr(module("routes_workers"), "LOOK_AGAIN", 60)
 
     async def use(api: Client) -> None:
         waiting = asyncio.create_task(api.claim(wait=30))
@@ -287,7 +286,7 @@ def test_a_claim_waits_for_a_message(database: str, monkeypatch: pytest.MonkeyPa
 def test_a_message_that_comes_while_a_claim_looks(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module("api"), "LOOK_AGAIN", 60)
+    monkeypatch.setattr(module("routes_workers"), "LOOK_AGAIN", 60)
 
     async def use(api: Client) -> None:
         claim, created = api.queue.claim, []
@@ -431,7 +430,10 @@ def test_the_page_has_the_defaults_of_the_scripts(monkeypatch: pytest.MonkeyPatc
     at_a_time = figure(CHAPTER, r"(?:because|Queue`` of) (\d+) (?:are in|places)")
     assert given.intake_size == at_a_time
     assert math.ceil(1_000 / at_a_time) == figure(CHAPTER, r"rows take (\w+) times as long")
-    assert float(said(CHAPTER, r"processes look every (\S+) s")) == module("api").LOOK_AGAIN
+    assert (
+        float(said(CHAPTER, r"processes look every (\S+) s"))
+        == module("routes_workers").LOOK_AGAIN
+    )
     longest = module("broker_queue").BrokerQueue.max_lease
     assert longest == 60 * figure(CHAPTER, r"At most (\d+) minutes, as the broker")
     takes_back = figure(CHAPTER, r"what isn't acknowledged for (\d+)")

@@ -257,5 +257,5 @@ def test_the_app_and_the_repository_want_the_same_versions() -> None:
     ours = wanted(FOLDER.parent.parent / "requirements.txt")
     apps = wanted(FOLDER / "requirements.txt")
     both = ours.keys() & apps.keys()
-    assert {"aio-pika", "fastapi", "httpx"} <= both
+    assert {"aio-pika", "fastapi"} <= both
     assert {name: ours[name] for name in both} == {name: apps[name] for name in both}
