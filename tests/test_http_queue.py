@@ -167,6 +167,62 @@ def test_several_are_completed_at_once(database: str) -> None:
     run(use, database)
 
 
+def test_what_is_done_is_told_in_one_request_with_a_claim(database: str) -> None:
+    async def use(api: Client) -> None:
+        ids = await api.create(4)
+        mine = await api.claim(2)
+        done = [{"token": mine["token"], "ids": [*ids[:2], ids[3]]}]
+        # It doesn't wait: what was done would be told late.
+        told = await api.post("/v1/claims", {"count": 1, "wait_seconds": 60, "done": done})
+        assert [each["id"] for each in told["messages"]] == ids[2:3]
+        assert told["completed"] == ids[:2]
+        assert [(each["id"], each["status"]) for each in told["refused"]] == [(ids[3], 409)]
+        none = await api.post("/v1/claims", {"count": 0, "done": done})
+        assert (none["messages"], none["completed"]) == ([], ids[:2])
+        assert await api.counts() == {"ready": 1, "leased": 1, "done": 2}
+
+    run(use, database)
+
+
+def test_when_one_wish_fails_it_is_only_that_one(database: str) -> None:
+    """Wishes of several callers are one statement."""
+    create = module("statements").CREATE
+
+    async def use(api: Client) -> None:
+        def wish(payload: str) -> Any:
+            return api.queue._create((module("queues").new_id(), payload, 1, None))
+
+        # The second cannot be stored by this statement in either database.
+        wishes = [wish('{"a": 1}'), wish("{"), wish('{"a": 2}')]
+        told = await asyncio.gather(*wishes, return_exceptions=True)
+        assert [isinstance(each, Exception) for each in told] == [False, True, False]
+        assert await api.counts() == {"ready": 2}
+
+    assert "AS {json})" in create
+    if database.startswith("sqlite"):  # which would store it
+        module("statements").CREATE = create.replace("CAST(value ->> 1", "CAST(json(value ->> 1)")
+    try:
+        run(use, database)
+    finally:
+        module("statements").CREATE = create
+
+
+def test_what_is_done_is_forgotten_in_time(database: str) -> None:
+    async def use(api: Client) -> None:
+        await api.create(3)
+        claimed = await api.claim(2)
+        await api.tell(claimed, "complete")
+        api.queue.keep = 60.0
+        await api.queue.prune()
+        assert await api.counts() == {"ready": 1, "leased": 1, "done": 1}
+        api.queue.keep = 0.0
+        await asyncio.sleep(0.01)
+        await api.queue.prune()
+        assert await api.counts() == {"ready": 1, "leased": 1}
+
+    run(use, database)
+
+
 def test_late_is_not_too_late_while_nobody_else_has_it(database: str) -> None:
     async def use(api: Client) -> None:
         await api.create()

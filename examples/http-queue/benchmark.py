@@ -74,18 +74,18 @@ async def work_off(api: Api, workers: int, batch: int, messages: int) -> None:
 
 async def rates(server: Server, given: argparse.Namespace) -> dict[str, Any]:
     path = Path(given.folder) / "rate.xlsx"
-    creates = given.creates // 20 * 20
-    write(path, given.messages - creates)
+    creates = min(given.creates, given.messages) // 20 * 20
     async with Api(server.url, "", 30) as api:
         created = await measured(server, creates, create(api, 20, creates))
-        await send(server.url, path)
+        if rest := given.messages - creates:
+            write(path, rest)
+            await send(server.url, path)
         work = work_off(api, given.workers, given.batch, given.messages)
         done = await measured(server, given.messages, work)
-        state = await api.call("GET", "v1/state")
     return {
         "workers": given.workers,
         "batch": given.batch,
-        "messages": state["done"],
+        "messages": given.messages,
         **done,
         "creates": created,
     }

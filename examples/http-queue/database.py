@@ -131,6 +131,9 @@ class SQLite:
         except (KeyError, RuntimeError):
             raise QueueDown("The database is closed.") from None
         except AWAY as error:
+            # The least of its codes: the statement is wrong, or a value.
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
+                raise
             raise QueueDown(f"The database is away: {error}") from None
 
     async def _shut(self, name: str) -> None:
