@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import record_http_queue as figures
 from apps.http_queue import CHAPTER, FOLDER, LETTER, Client, module, run
@@ -359,6 +360,37 @@ def test_a_message_that_comes_while_a_claim_looks(
         assert time.monotonic() - started < 20
 
     run(use, database)
+
+
+@pytest.mark.xdist_group("postgres")
+def test_a_claim_hears_of_a_message_that_came_by_another_process(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module("routes_workers"), "LOOK_AGAIN", 60)
+
+    async def use(api: Client) -> None:
+        policy, settings = module("queues").Policy(), module("desk").Settings()
+        other = module("table_queue").TableQueue(url, policy)
+        await other.start()
+        app = module("api").create_app(other, settings)
+        transport = httpx.ASGITransport(app)
+        base = {"base_url": "http://localhost", "timeout": 90}
+        async with httpx.AsyncClient(transport=transport, **base) as http:
+            both = [api, Client(http, other, app)]
+            for here, there in (both, both[::-1]):
+                while not (here.queue.database._ear and here.queue._janitor):
+                    await asyncio.sleep(0.05)
+                waiting = asyncio.create_task(here.claim(wait=50))
+                while not here.app.state.desk.arrived._waiters:
+                    await asyncio.sleep(0.05)
+                started = time.monotonic()
+                (id,) = await there.create()
+                assert [each["id"] for each in (await waiting)["messages"]] == [id]
+                assert time.monotonic() - started < 30  # not when it looks by itself
+        await other.close()
+
+    with postgres.database() as url:
+        run(use, url)
 
 
 # --- People ------------------------------------------------------------------

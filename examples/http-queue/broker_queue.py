@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -62,6 +62,7 @@ class BrokerQueue:
     def __init__(self, url: str, policy: Policy) -> None:
         self.url = url
         self.policy = policy
+        self.heard: Callable[[int], object] = lambda count: None
         self.done = 0
         self._leases: dict[str, Lease] = {}
         self._finished: dict[str, str] = {}  # the tokens of the last ones
@@ -71,6 +72,9 @@ class BrokerQueue:
 
     async def start(self) -> None:
         await self._link.start()
+
+    def tell(self, count: int) -> None:
+        """Nothing to do: other processes of the API look by themselves."""
 
     def _reset(self, *_: Any) -> None:
         """The connection was lost: the broker has all messages again."""

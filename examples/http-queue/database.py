@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import asyncpg
 from queues import QueueDown, new_id
-from statements import INSERT, ROW_COLUMNS, written
+from statements import CHANNEL, INSERT, ROW_COLUMNS, TELL, written
 
 # What says that the database is away, rather than that we are wrong.
 AWAY = (
@@ -183,6 +183,12 @@ class SQLite:
 
         return await self._in("read", work)
 
+    async def listen(self, heard: Callable[[int], object]) -> None:
+        """SQLite has nothing of the kind."""
+
+    async def tell(self, count: int) -> None:
+        """Nor this."""
+
     @asynccontextmanager
     async def copying(self) -> AsyncIterator["SQLiteCopying"]:
         """Nobody else can write from the first row on."""
@@ -241,6 +247,8 @@ class PostgreSQL:
     def __init__(self, url: str) -> None:
         self.url = url
         self._pool: asyncpg.Pool | None = None
+        self._ear: Any = None
+        self._name = new_id()
 
     async def start(self) -> None:
         async def keep(connection: Any) -> None:
@@ -251,6 +259,8 @@ class PostgreSQL:
         )
 
     async def close(self) -> None:
+        if self._ear:
+            self._ear.terminate()
         if self._pool:
             self._pool.terminate()
             self._pool = None
@@ -271,6 +281,24 @@ class PostgreSQL:
         return [*map(dict, found)]
 
     read = run
+
+    async def listen(self, heard: Callable[[int], object]) -> None:
+        """Hear of other processes' messages. To call it again does no harm.
+
+        Who hears nothing looks again by itself after a while.
+        """
+
+        def listener(_: Any, pid: int, channel: str, told: str) -> None:
+            name, _, count = told.partition(" ")
+            if name != self._name and count.isdecimal():
+                heard(int(count))
+
+        if not self._ear or self._ear.is_closed():
+            self._ear = await asyncpg.connect(self.url, timeout=30)
+            await self._ear.add_listener(CHANNEL, listener)
+
+    async def tell(self, count: int) -> None:
+        await self.run(TELL, f"{self._name} {count}")
 
     @asynccontextmanager
     async def copying(self) -> AsyncIterator["PostgreSQLCopying"]:

@@ -60,7 +60,22 @@ class Desk:
     arrivals: int = 0
     events: Counter[str] = field(default_factory=Counter)
 
+    def __post_init__(self) -> None:
+        self.queue.heard = self._hear
+        self._ringing: set[asyncio.Task[None]] = set()
+
+    def _hear(self, count: int) -> None:
+        """Another process has new messages."""
+        task = asyncio.create_task(self._ring(count))
+        self._ringing.add(task)
+        task.add_done_callback(self._ringing.discard)
+
     async def ring(self, count: int = 1) -> None:
+        """There are new messages: tell all who may wait for one."""
+        await self._ring(count)
+        self.queue.tell(count)
+
+    async def _ring(self, count: int) -> None:
         """Wake as many waiting claims as there are new messages."""
         async with self.arrived:
             self.arrivals += count

@@ -90,6 +90,10 @@ DELETE FROM message WHERE id IN (
 RETURNING id
 """
 
+# Other processes may have claims that wait for a message.
+CHANNEL = "http_queue"
+TELL = "SELECT pg_notify('http_queue', ?)"
+
 # --- Files -------------------------------------------------------------------
 
 ROW_COLUMNS = (

@@ -7,13 +7,13 @@ these methods.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import migrate
 import statements as sql
-from database import Rows, Together, database_of
+from database import AWAY, Rows, Together, database_of
 from queues import (
     KeyReused,
     NotDead,
@@ -59,7 +59,10 @@ class TableQueue:
         self.kind = self.database.kind
         self.policy = policy
         self.keep = keep  # seconds, of what is done; None: for ever
+        self.heard: Callable[[int], object] = lambda count: None
         self._janitor: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._untold = 0
         self._create = Together(self._create_all, TOGETHER)
         self._claim = Together(self._claim_all, TOGETHER)
         self._complete = Together(self._complete_all, TOGETHER)
@@ -77,18 +80,35 @@ class TableQueue:
         self._janitor = asyncio.create_task(self._tidy())
 
     async def close(self) -> None:
-        if self._janitor:
-            self._janitor.cancel()
-            await asyncio.gather(self._janitor, return_exceptions=True)
+        for task in (self._janitor, self._telling):
+            if task:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self.database.close()
 
     async def _tidy(self) -> None:
         while True:
             # A database that is away for a while is no reason to stop.
-            with suppress(QueueDown):
+            with suppress(QueueDown, *AWAY):
+                await self.database.listen(self._hear)
                 await self.bury()
                 await self.prune()
             await asyncio.sleep(1)
+
+    def _hear(self, count: int) -> None:
+        self.heard(count)
+
+    def tell(self, count: int) -> None:
+        """Tell other processes of new messages, of several at once."""
+        self._untold += count
+        if not self._telling:
+            self._telling = asyncio.create_task(self._tell())
+
+    async def _tell(self) -> None:
+        await asyncio.sleep(0.01)
+        count, self._untold, self._telling = self._untold, 0, None
+        with suppress(QueueDown, *AWAY):  # they look by themselves, too
+            await self.database.tell(count)
 
     async def bury(self) -> None:
         """Set aside what nobody may claim any more."""
