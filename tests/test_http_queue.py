@@ -1,8 +1,7 @@
 """The promises of docs/http-queue.rst: the queue itself, on both databases.
 
-Here are api.py, schemas.py, queues.py, table_queue.py, broker_queue.py,
-models.py with 0001_initial.py, and benchmark.py; intake.py, spreadsheet.py and
-client.py are in test_http_queue_intake.py.
+Here are api.py, table_queue.py, statements.py, database.py, migrate.py and what they need,
+and benchmark.py; broker, spreadsheets, commands and the page have files of their own.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import record_http_queue as figures
 from apps.http_queue import CHAPTER, FOLDER, LETTER, Client, module, run
@@ -168,6 +168,62 @@ def test_several_are_completed_at_once(database: str) -> None:
     run(use, database)
 
 
+def test_what_is_done_is_told_in_one_request_with_a_claim(database: str) -> None:
+    async def use(api: Client) -> None:
+        ids = await api.create(4)
+        mine = await api.claim(2)
+        done = [{"token": mine["token"], "ids": [*ids[:2], ids[3]]}]
+        # It doesn't wait: what was done would be told late.
+        told = await api.post("/v1/claims", {"count": 1, "wait_seconds": 60, "done": done})
+        assert [each["id"] for each in told["messages"]] == ids[2:3]
+        assert told["completed"] == ids[:2]
+        assert [(each["id"], each["status"]) for each in told["refused"]] == [(ids[3], 409)]
+        none = await api.post("/v1/claims", {"count": 0, "done": done})
+        assert (none["messages"], none["completed"]) == ([], ids[:2])
+        assert await api.counts() == {"ready": 1, "leased": 1, "done": 2}
+
+    run(use, database)
+
+
+def test_when_one_wish_fails_it_is_only_that_one(database: str) -> None:
+    """Wishes of several callers are one statement."""
+    create = module("statements").CREATE
+
+    async def use(api: Client) -> None:
+        def wish(payload: str) -> Any:
+            return api.queue._create((module("queues").new_id(), payload, 1, None))
+
+        # The second cannot be stored by this statement in either database.
+        wishes = [wish('{"a": 1}'), wish("{"), wish('{"a": 2}')]
+        told = await asyncio.gather(*wishes, return_exceptions=True)
+        assert [isinstance(each, Exception) for each in told] == [False, True, False]
+        assert await api.counts() == {"ready": 2}
+
+    assert "AS {json})" in create
+    if database.startswith("sqlite"):  # which would store it
+        module("statements").CREATE = create.replace("CAST(value ->> 1", "CAST(json(value ->> 1)")
+    try:
+        run(use, database)
+    finally:
+        module("statements").CREATE = create
+
+
+def test_what_is_done_is_forgotten_in_time(database: str) -> None:
+    async def use(api: Client) -> None:
+        await api.create(3)
+        claimed = await api.claim(2)
+        await api.tell(claimed, "complete")
+        api.queue.keep = 60.0
+        await api.queue.prune()
+        assert await api.counts() == {"ready": 1, "leased": 1, "done": 1}
+        api.queue.keep = 0.0
+        await asyncio.sleep(0.01)
+        await api.queue.prune()
+        assert await api.counts() == {"ready": 1, "leased": 1}
+
+    run(use, database)
+
+
 def test_late_is_not_too_late_while_nobody_else_has_it(database: str) -> None:
     async def use(api: Client) -> None:
         await api.create()
@@ -268,7 +324,7 @@ def test_unknown_messages(database: str) -> None:
 
 
 def test_a_claim_waits_for_a_message(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module("api"), "LOOK_AGAIN", 60)
+    monkeypatch.setattr(module("routes_workers"), "LOOK_AGAIN", 60)
 
     async def use(api: Client) -> None:
         waiting = asyncio.create_task(api.claim(wait=30))
@@ -287,7 +343,7 @@ def test_a_claim_waits_for_a_message(database: str, monkeypatch: pytest.MonkeyPa
 def test_a_message_that_comes_while_a_claim_looks(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module("api"), "LOOK_AGAIN", 60)
+    monkeypatch.setattr(module("routes_workers"), "LOOK_AGAIN", 60)
 
     async def use(api: Client) -> None:
         claim, created = api.queue.claim, []
@@ -304,6 +360,37 @@ def test_a_message_that_comes_while_a_claim_looks(
         assert time.monotonic() - started < 20
 
     run(use, database)
+
+
+@pytest.mark.xdist_group("postgres")
+def test_a_claim_hears_of_a_message_that_came_by_another_process(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module("routes_workers"), "LOOK_AGAIN", 60)
+
+    async def use(api: Client) -> None:
+        policy, settings = module("queues").Policy(), module("desk").Settings()
+        other = module("table_queue").TableQueue(url, policy)
+        await other.start()
+        app = module("api").create_app(other, settings)
+        transport = httpx.ASGITransport(app)
+        base = {"base_url": "http://localhost", "timeout": 90}
+        async with httpx.AsyncClient(transport=transport, **base) as http:
+            both = [api, Client(http, other, app)]
+            for here, there in (both, both[::-1]):
+                while not (here.queue.database._ear and here.queue._janitor):
+                    await asyncio.sleep(0.05)
+                waiting = asyncio.create_task(here.claim(wait=50))
+                while not here.app.state.desk.arrived._waiters:
+                    await asyncio.sleep(0.05)
+                started = time.monotonic()
+                (id,) = await there.create()
+                assert [each["id"] for each in (await waiting)["messages"]] == [id]
+                assert time.monotonic() - started < 30  # not when it looks by itself
+        await other.close()
+
+    with postgres.database() as url:
+        run(use, url)
 
 
 # --- People ------------------------------------------------------------------
@@ -431,7 +518,10 @@ def test_the_page_has_the_defaults_of_the_scripts(monkeypatch: pytest.MonkeyPatc
     at_a_time = figure(CHAPTER, r"(?:because|Queue`` of) (\d+) (?:are in|places)")
     assert given.intake_size == at_a_time
     assert math.ceil(1_000 / at_a_time) == figure(CHAPTER, r"rows take (\w+) times as long")
-    assert float(said(CHAPTER, r"processes look every (\S+) s")) == module("api").LOOK_AGAIN
+    assert (
+        float(said(CHAPTER, r"processes look every (\S+) s"))
+        == module("routes_workers").LOOK_AGAIN
+    )
     longest = module("broker_queue").BrokerQueue.max_lease
     assert longest == 60 * figure(CHAPTER, r"At most (\d+) minutes, as the broker")
     takes_back = figure(CHAPTER, r"what isn't acknowledged for (\d+)")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from apps.http_queue import LETTER, Client, module, run
+from apps.serving import book, letters
 from broker import Broker
-from conftest import connected
+from conftest import connected, ready
 from pika import BasicProperties
 
 NOBODY = "0" * 32
@@ -83,6 +85,24 @@ def test_the_broker_takes_back_what_a_lost_api_had_claimed(url: str, broker: Bro
     found = run(find, broker=url)
     assert len(found["messages"]) >= 1
     assert found["messages"][0]["payload"]["recipient"] == LETTER["recipient"]
+
+
+def test_a_file_comes_in_whole(url: str, tmp_path: Path) -> None:
+    path = book(tmp_path / "many.xlsx", letters(2_500))
+
+    async def use(api: Client) -> None:
+        status, told = await api.upload(path)
+        assert (status, told["files"][0]["rows"]) == (201, 2_500)
+        claimed = await api.claim(500)
+        assert [each["row"] for each in claimed["messages"]] == [*range(2, 502)]
+        assert claimed["messages"][0]["upload"] == "many.xlsx"
+        with connected(url) as channel:
+            assert ready(channel, "http_queue") == 2_000
+            channel.queue_delete("http_queue")
+        status, _ = await api.upload(path)  # there is no queue to take it
+        assert status == 503
+
+    run(use, broker=url)
 
 
 # --- What the app did not write ----------------------------------------------

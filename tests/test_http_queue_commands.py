@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 import shutil
 import signal
@@ -20,7 +21,7 @@ from apps.http_queue import CHAPTER, FOLDER
 from apps.serving import NO_BROKER, Served, book, letters, text
 from broker import free_ports
 from conftest import Starter, assert_one_line, poll
-from shells.chapters import reader_environment
+from shells.chapters import page, reader_environment
 
 
 def test_nothing_is_open_to_others_by_default(start: Starter) -> None:
@@ -52,6 +53,22 @@ def test_the_commands(start: Starter, tmp_path: Path) -> None:
     assert sum(line.startswith(" [x] Done") for line in batch.stdout) == 6
     assert api.server.interrupt() == 0
     assert api.server.stderr == []
+
+
+def test_the_curl_lines(start: Starter, tmp_path: Path) -> None:
+    api = Served(start, tmp_path)
+    first, *lines = re.findall(r"^   ((?:api=|curl ).*)", page(CHAPTER).read_text(), re.MULTILINE)
+    first = first.replace("http://127.0.0.1:8000/", api.url)
+    told: Any = {}
+    for line, state in zip(lines, ("ready", "leased", "done"), strict=True):
+        given = line.replace("TOKEN", told.get("token", "")).replace("curl", "curl -sS")
+        if "messages" in told:
+            given = given.replace("ID", told["messages"][0]["id"])
+        command = ["sh", "-ec", f"{first}\n{given}"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.stderr == ""
+        told = json.loads(done.stdout)
+        assert told.get("messages", [told])[0]["state"] == state
 
 
 PAYLOAD = '''class Payload(Strict):
@@ -257,5 +274,5 @@ def test_the_app_and_the_repository_want_the_same_versions() -> None:
     ours = wanted(FOLDER.parent.parent / "requirements.txt")
     apps = wanted(FOLDER / "requirements.txt")
     both = ours.keys() & apps.keys()
-    assert {"aio-pika", "fastapi", "httpx"} <= both
+    assert {"aio-pika", "fastapi"} <= both
     assert {name: ours[name] for name in both} == {name: apps[name] for name in both}

@@ -105,7 +105,9 @@ def record(broker: Broker) -> None:
             for name, queue in queues.items():
                 with queue() as option:
                     options = (option, f"--workers={workers}", f"--messages={messages}")
-                    data["rate"][name].append(measure("rate", *options))
+                    told = measure("rate", *options)
+                    told["creates_per_second"] = told["creates"]["per_second"]
+                    data["rate"][name].append(told)
             with server.database() as url:
                 told = asyncio.run(procrastinate_rate(url, workers, messages))
                 say(f"  procrastinate {told}")

@@ -8,7 +8,7 @@ As soon as some are done it takes as many new ones. worker.py takes one.
 
 import sys
 
-from client import work, worker_parser
+from working import work, worker_parser
 
 if __name__ == "__main__":
     parser = worker_parser(__doc__)

@@ -3,225 +3,101 @@
 
     python benchmark.py claims
 
-What there is: claims (several processes claim at once), rate (claims and
-completes in a second), upload (rows in a second), simulated (one by one
-against upload and batch), chaos (workers and the API are killed at random).
-It prints JSON. --database and --queue are those of serve.py; the default is
-SQLite in a temporary folder.
+What there is: claims (several processes claim at once), rate (creates, claims
+and completes in a second, and what each costs client and server), upload (rows
+in a second), simulated (one by one against upload and batch), chaos (workers
+and the API are killed at random). It prints JSON. --database and --queue are
+those of serve.py; the default is SQLite in a temporary folder.
 """
 
 import argparse
 import asyncio
 import json
 import os
-import random
 import re
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from client import Api, Failed, run_command
+from benchmark_faults import chaos, claim_all, claims, victim
+from benchmark_server import LETTER, Server, options_of, send, serving, start
+from client import Api, run_command
 from make_samples import write
-
-HERE = Path(__file__).parent
-LETTER = {"recipient": "ann@example.com", "text": "Hello", "copies": 1}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def start(script: str, *arguments: str, **more: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(HERE / script), *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        **more,
-    )
-
-
-class Server:
-    """A serve.py, and its URL, the same after a restart."""
-
-    def __init__(self, *options: str) -> None:
-        self._options = (f"--port={free_port()}", *options)
-        self.start()
-
-    def start(self) -> None:
-        self.process = start("serve.py", *self._options)
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        if not (found := re.search(r"http://\S+", line)):
-            raise RuntimeError(f"serve.py did not start: {line}")
-        self.url = found[0]
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def close(self) -> None:
-        self.process.send_signal(signal.SIGINT)
-        self.process.communicate()
-
-
-@contextmanager
-def serving(*options: str) -> Iterator[Server]:
-    server = Server(*options)
-    try:
-        yield server
-    finally:
-        server.close()
-
-
-def options_of(given: argparse.Namespace) -> list[str]:
-    queue = [f"--queue={given.queue}"] if given.queue else []
-    return queue or [f"--database={given.database}"]
-
-
-async def opened(database: str) -> Any:
-    """A table, without an API."""
-    # Only here, as workers, who are started often, need none of it.
-    from queues import Policy
-    from table_queue import TableQueue
-
-    queue = TableQueue(database, Policy())
-    await queue.start()
-    return queue
-
-
-async def fill(database: str, count: int) -> None:
-    """Put messages into a table."""
-    from queues import Row
-
-    queue = await opened(database)
-    try:
-        async with queue.intake("benchmark") as intake:
-            body = json.dumps(LETTER)
-            await intake.store([Row(n, body) for n in range(count)])
-    finally:
-        await queue.close()
-
-
-# --- claims: several processes, each with the database open -----------------
-
-
-async def claim_all(database: str) -> int:
-    """Claim until there is nothing; print what was claimed."""
-    queue = await opened(database)
-    print("ready", flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
-    ids, errors = [], []
-    while True:
-        try:
-            _, found = await queue.claim(1, 600)
-        except Exception as error:
-            errors.append(repr(error))
-            if len(errors) > 100:
-                break
-            continue
-        if not found:
-            break
-        ids += [message["id"] for message in found]
-    print(json.dumps({"ids": ids, "errors": errors}))
-    await queue.close()
-    return 0
-
-
-def claims(given: argparse.Namespace) -> dict[str, Any]:
-    """Who claimed what, when several processes claim at once."""
-    asyncio.run(fill(given.database, given.messages))
-    option = f"--database={given.database}"
-    processes = [
-        start("benchmark.py", "claimer", option, stdin=subprocess.PIPE)
-        for _ in range(given.processes)
-    ]
-    for process in processes:
-        assert process.stdout
-        assert process.stdin
-        process.stdout.readline()
-    started = time.monotonic()
-    for process in processes:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    told = [json.loads(process.communicate()[0]) for process in processes]
-    seconds = time.monotonic() - started
-    times = Counter(id for each in told for id in each["ids"])
-    return {
-        "messages": given.messages,
-        "processes": given.processes,
-        "claims": times.total(),
-        "claimed_by_each": [len(each["ids"]) for each in told],
-        "claimed_twice": sum(count > 1 for count in times.values()),
-        "errors": [error for each in told for error in each["errors"]],
-        "seconds": round(seconds, 2),
-    }
-
 
 # --- rate: workers over HTTP ------------------------------------------------
 
 
-async def claim_and_complete(
-    url: str, workers: int, messages: int
+async def measured(
+    server: Server, count: int, work: Awaitable[Any]
 ) -> dict[str, Any]:
-    async with Api(url, "", 30) as api:
-
-        async def put() -> None:
-            for _ in range(messages // 20):
-                await api.call("POST", "v1/messages", LETTER, again=False)
-
-        started = time.monotonic()
-        await asyncio.gather(*(put() for _ in range(20)))
-        putting = time.monotonic() - started
-        done = 0
-
-        async def work() -> None:
-            nonlocal done
-            while True:
-                claimed = await api.call("POST", "v1/claims", {"count": 1})
-                if not claimed["messages"]:
-                    return
-                path = f"v1/messages/{claimed['messages'][0]['id']}/complete"
-                token = {"token": claimed["token"]}
-                await api.call("POST", path, token)
-                done += 1
-
-        started = time.monotonic()
-        await asyncio.gather(*(work() for _ in range(workers)))
-        seconds = time.monotonic() - started
+    """In a second, and for each the microseconds of client and server."""
+    began, client, its = time.monotonic(), time.process_time(), server.cpu()
+    await work
+    seconds = time.monotonic() - began
     return {
-        "workers": workers,
-        "messages": done,
-        "per_second": round(done / seconds),
-        "creates_per_second": round(messages // 20 * 20 / putting),
+        "per_second": round(count / seconds),
+        "client_us": round((time.process_time() - client) / count * 1e6),
+        "server_us": round((server.cpu() - its) / count * 1e6),
+    }
+
+
+async def create(api: Api, clients: int, messages: int) -> None:
+    async def put() -> None:
+        for _ in range(messages // clients):
+            await api.call("POST", "v1/messages", LETTER, again=False)
+
+    await asyncio.gather(*(put() for _ in range(clients)))
+
+
+async def work_off(api: Api, workers: int, batch: int, messages: int) -> None:
+    """Claim and complete: what is done is told when more is asked for."""
+    done = 0
+
+    async def work() -> None:
+        nonlocal done
+        body: dict[str, Any] = {"count": batch}
+        while True:
+            claimed = await api.call("POST", "v1/claims", body)
+            if not (found := claimed["messages"]):
+                return
+            done += len(found)
+            ids = [message["id"] for message in found]
+            body["done"] = [{"token": claimed["token"], "ids": ids}]
+
+    await asyncio.gather(*(work() for _ in range(workers)))
+    if done != messages:
+        raise RuntimeError(f"{done} of {messages} were claimed")
+
+
+async def rates(server: Server, given: argparse.Namespace) -> dict[str, Any]:
+    path = Path(given.folder) / "rate.xlsx"
+    creates = min(given.creates, given.messages) // 20 * 20
+    async with Api(server.url, "", 30) as api:
+        created = await measured(server, creates, create(api, 20, creates))
+        if rest := given.messages - creates:
+            write(path, rest)
+            await send(server.url, path)
+        work = work_off(api, given.workers, given.batch, given.messages)
+        done = await measured(server, given.messages, work)
+    return {
+        "workers": given.workers,
+        "batch": given.batch,
+        "messages": given.messages,
+        **done,
+        "creates": created,
     }
 
 
 def rate(given: argparse.Namespace) -> dict[str, Any]:
-    """Claims and completes in a second, over HTTP, one at a time."""
+    """Claims and completes in a second, over HTTP."""
     with serving(*options_of(given)) as server:
-        return asyncio.run(
-            claim_and_complete(server.url, given.workers, given.messages)
-        )
+        return asyncio.run(rates(server, given))
 
 
 # --- upload -----------------------------------------------------------------
-
-
-async def send(url: str, path: Path) -> dict[str, Any]:
-    files = [("files", (path.name, path.read_bytes()))]
-    async with Api(url, "", 30) as api:
-        return await api.call("POST", "v1/uploads", files=files, again=False)
 
 
 def upload(given: argparse.Namespace) -> dict[str, Any]:
@@ -232,10 +108,12 @@ def upload(given: argparse.Namespace) -> dict[str, Any]:
         started = time.monotonic()
         (told,) = asyncio.run(send(server.url, path))["files"]
         seconds = time.monotonic() - started
+        memory = server.memory()
     return {
         "rows": told["rows"],
         "seconds": round(seconds, 2),
         "per_second": round(told["rows"] / seconds),
+        "server_mib": round(memory),
     }
 
 
@@ -276,88 +154,6 @@ def simulated(given: argparse.Namespace) -> dict[str, Any]:
         }
 
 
-# --- chaos ------------------------------------------------------------------
-
-
-def chaos(given: argparse.Namespace) -> dict[str, Any]:
-    """Kill workers and the API, again and again, until all is done."""
-    journal = Path(given.folder) / "journal"
-    journal.touch()
-    chance = random.Random(given.seed)
-    path = Path(given.folder) / "chaos.xlsx"
-    write(path, given.messages)
-    server = Server(*options_of(given), "--max-attempts=20", "--backoff=0")
-    asyncio.run(send(server.url, path))
-    killed: Counter[str] = Counter()
-
-    def worker() -> subprocess.Popen[str]:
-        return start("benchmark.py", "victim", server.url, str(journal))
-
-    workers = [worker() for _ in range(given.workers)]
-    started = time.monotonic()
-    try:
-        while done_of(journal) < given.messages:
-            if time.monotonic() - started > given.limit:
-                break
-            time.sleep(chance.uniform(0.5, 1.5) * given.pause)
-            if killed.total() < given.kills:
-                if chance.random() < 0.25:
-                    server.kill()
-                    server.start()
-                    killed["api"] += 1
-                else:
-                    index = chance.randrange(len(workers))
-                    workers[index].kill()
-                    workers[index].communicate()
-                    workers[index] = worker()
-                    killed["workers"] += 1
-        state: dict[str, Any] = {}
-        # What was handled, and not completed, comes once more.
-        for _ in range(600):
-            with suppress(Failed):
-                state = asyncio.run(ask_state(server.url))
-                if not (state["ready"] + state["leased"] + state["delayed"]):
-                    break
-            time.sleep(0.1)
-    finally:
-        for process in workers:
-            process.kill()
-            process.communicate()
-        server.close()
-    handled = Counter(journal.read_text().split())
-    return {
-        "messages": given.messages,
-        "handled": len(handled),
-        "handled_again": handled.total() - len(handled),
-        "killed": dict(killed),
-        "state": state,
-        "seconds": round(time.monotonic() - started, 1),
-    }
-
-
-def done_of(journal: Path) -> int:
-    return len(set(journal.read_text().split()))
-
-
-async def ask_state(url: str) -> dict[str, Any]:
-    async with Api(url, "", 30) as api:
-        return await api.call("GET", "v1/state")
-
-
-async def victim(url: str, journal: str) -> int:
-    """A worker that notes what it handles, until it is killed."""
-    async with Api(url, "", 60) as api:
-        wanted = {"count": 10, "lease_seconds": 2, "wait_seconds": 5}
-        while True:
-            claimed = await api.call("POST", "v1/claims", wanted)
-            for message in claimed["messages"]:
-                with open(journal, "a") as file:  # noqa: PTH123
-                    file.write(f"{message['payload']['text'].split()[1]}\n")
-                path = f"v1/messages/{message['id']}/complete"
-                with suppress(Failed):  # somebody else has it now
-                    await api.call("POST", path, {"token": claimed["token"]})
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0],
@@ -377,6 +173,8 @@ def arguments() -> argparse.Namespace:
         add("--messages", type=int, default=messages)
         add("--processes", type=int, default=4)
         add("--workers", type=int, default=4)
+        add("--batch", type=int, default=1, help="claimed at a time")
+        add("--creates", type=int, default=1_000, help="one by one")
         add("--create", type=float, default=3, help="simulated seconds")
         add("--handle", type=float, default=5, help="simulated seconds")
         add("--kills", type=int, default=30, help="of chaos")

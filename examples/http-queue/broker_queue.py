@@ -10,19 +10,14 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import aio_pika
-from aio_pika.abc import (
-    AbstractIncomingMessage,
-    AbstractRobustChannel,
-    AbstractRobustConnection,
-    AbstractRobustQueue,
-)
-from aiormq.exceptions import AMQPError
+from aio_pika.abc import AbstractIncomingMessage
+from broker_intake import Intake
+from broker_link import AWAY, Link
 from broker_messages import (
     ATTEMPTS,
     DEAD,
@@ -35,10 +30,15 @@ from broker_messages import (
     id_of,
     payload_of,
 )
-from queues import NotDead, Once, Policy, QueueDown, Row, Stale, new_id
-
-QUORUM = {"x-queue-type": "quorum"}
-AWAY = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
+from queues import (
+    NotDead,
+    Once,
+    Policy,
+    QueueDown,
+    QueueError,
+    Stale,
+    new_id,
+)
 
 
 @dataclass
@@ -62,82 +62,19 @@ class BrokerQueue:
     def __init__(self, url: str, policy: Policy) -> None:
         self.url = url
         self.policy = policy
+        self.heard: Callable[[int], object] = lambda count: None
         self.done = 0
         self._leases: dict[str, Lease] = {}
         self._finished: dict[str, str] = {}  # the tokens of the last ones
-        self._connection: AbstractRobustConnection | None = None
-        self._channel: AbstractRobustChannel | None = None
-        self._queues: dict[str, AbstractRobustQueue] = {}
+        self._link = Link(url, policy, self._reset)
         self._getting = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    @property
-    def channel(self) -> AbstractRobustChannel:
-        if not self._channel:
-            raise QueueDown("The broker is away.")
-        return self._channel
-
-    def delay_of(self, attempt: int) -> float:
-        """Seconds to wait after so many attempts."""
-        return self.policy.backoff * 2 ** (attempt - 1)
-
-    def retry_name(self, attempt: int) -> str:
-        return f"{QUEUE}.retry.{int(self.delay_of(attempt) * 1000)}"
-
     async def start(self) -> None:
-        try:
-            self._connection = await aio_pika.connect_robust(
-                self.url, timeout=10, fail_fast="1"
-            )
-            # A claim is lost together with its channel; see _reset.
-            self._connection.reconnect_callbacks.add(self._reset)
-            channel = await self._connection.channel(on_return_raises=True)
-            assert isinstance(channel, AbstractRobustChannel)
-            self._channel = channel
-            await self._declare(channel)
-        except AWAY as error:
-            await self.close()
-            where = aio_pika.connection.make_url(self.url).with_password(None)
-            raise QueueDown(f"Cannot use {where}: {error!r}") from None
+        await self._link.start()
 
-    async def _declare(self, channel: AbstractRobustChannel) -> None:
-        async def declare(name: str, **more: Any) -> None:
-            self._queues[name] = await channel.declare_queue(
-                name, durable=True, arguments=QUORUM | more
-            )
-
-        await declare(
-            QUEUE,
-            **{
-                "x-dead-letter-exchange": "",
-                "x-dead-letter-routing-key": DEAD,
-                # At its delivery limit a message is dead, but never lost on
-                # its way there.
-                "x-dead-letter-strategy": "at-least-once",
-                "x-overflow": "reject-publish",
-            },
-        )
-        # Looking at the dead ones returns them, which would count as well.
-        await declare(DEAD, **({"x-delivery-limit": -1} if self._new else {}))
-        for attempt in range(1, self.policy.max_attempts):
-            await declare(
-                self.retry_name(attempt),
-                **{
-                    "x-message-ttl": int(self.delay_of(attempt) * 1000),
-                    "x-dead-letter-exchange": "",
-                    "x-dead-letter-routing-key": QUEUE,
-                    "x-dead-letter-strategy": "at-least-once",
-                    "x-overflow": "reject-publish",
-                },
-            )
-
-    @property
-    def _new(self) -> bool:
-        """Whether the broker has a delivery limit by default: since 4.0."""
-        transport = self._connection and self._connection.transport
-        told = transport.connection.server_properties if transport else {}
-        version = str(told.get("version", "0"))
-        return int(version.partition(".")[0]) >= 4
+    def tell(self, count: int) -> None:
+        """Nothing to do: other processes of the API look by themselves."""
 
     def _reset(self, *_: Any) -> None:
         """The connection was lost: the broker has all messages again."""
@@ -150,41 +87,19 @@ class BrokerQueue:
         self._reset()
         for task in [*self._tasks]:
             task.cancel()
-        if self._connection:
-            with contextlib.suppress(*AWAY):
-                await self._connection.close()
-        self._connection = self._channel = None
-
-    async def _publish(
-        self, name: str, body: bytes, id: str, headers: dict[str, Any]
-    ) -> None:
-        """Send to a queue; when this returns, a quorum has the message."""
-        message = aio_pika.Message(
-            body,
-            message_id=id,
-            headers=headers,
-            content_type="application/json",
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            priority=4,  # as other senders' have it; see chapter 2
-        )
-        try:
-            await self.channel.default_exchange.publish(
-                message, routing_key=name, timeout=30
-            )
-        except AWAY as error:
-            raise QueueDown(f"Not confirmed: {error!r}") from None
+        await self._link.close()
 
     # --- Producers ----------------------------------------------------------
 
     async def create(
-        self, payload: dict[str, Any], key: str | None
+        self, payload: str, key: str | None
     ) -> tuple[dict[str, Any], bool]:
         """Store a message. The key is ignored: a broker has no index."""
         id = new_id()
         created = time.time_ns() // 1_000_000
-        body = json.dumps(payload).encode()
-        await self._publish(QUEUE, body, id, {"created_at": created})
-        made = {"id": id, "payload": payload, "state": "ready"}
+        headers = {"created_at": created}
+        await self._link.publish(QUEUE, payload.encode(), id, headers)
+        made = {"id": id, "payload": json.loads(payload), "state": "ready"}
         return made | {"attempts": 0, "created_at": created / 1000}, True
 
     async def taken_before(self, once: Once) -> int | None:
@@ -194,7 +109,8 @@ class BrokerQueue:
     @asynccontextmanager
     async def intake(self, file: str) -> AsyncIterator["Intake"]:
         """Store the rows of a file, all of which are known to be right."""
-        yield Intake(self, file)
+        async with Intake(self.url, file) as intake:
+            yield intake
 
     # --- Workers ------------------------------------------------------------
 
@@ -225,7 +141,7 @@ class BrokerQueue:
         return token, found
 
     async def _get(self, name: str) -> AbstractIncomingMessage | None:
-        return await self._queues[name].get(fail=False, timeout=10)
+        return await self._link.get(name)
 
     async def _lease(
         self, message: AbstractIncomingMessage, token: str, until: float
@@ -301,23 +217,30 @@ class BrokerQueue:
         headers[ATTEMPTS] = lease.attempts if attempts is None else attempts
         if error:
             headers[ERROR] = error
-        await self._publish(name, message.body, id or id_of(message), headers)
-        await self._ack(message)
+        await self._link.publish(
+            name, message.body, id or id_of(message), headers
+        )
+        await self._link.ack(message)
 
-    async def _ack(self, message: AbstractIncomingMessage) -> None:
-        try:
-            await message.ack()
-        except AWAY as error:
-            raise QueueDown(f"Not acknowledged: {error!r}") from None
-
-    async def complete(self, id: str, token: str) -> None:
-        if self._finished.get(id) == token:
-            return
-        await self._ack(self._take(id, token).message)
-        self.done += 1
-        self._finished[id] = token
-        if len(self._finished) > 10_000:
-            del self._finished[next(iter(self._finished))]
+    async def complete(
+        self, pairs: list[tuple[str, str]]
+    ) -> dict[str, QueueError]:
+        """Acknowledge: (id, token). By id, those that are refused, and why."""
+        refused: dict[str, QueueError] = {}
+        for id, token in pairs:
+            if self._finished.get(id) == token:
+                continue
+            try:
+                lease = self._take(id, token)
+            except Stale as error:
+                refused[id] = error
+                continue
+            await self._link.ack(lease.message)
+            self.done += 1
+            self._finished[id] = token
+            if len(self._finished) > 10_000:
+                del self._finished[next(iter(self._finished))]
+        return refused
 
     async def fail(
         self, id: str, token: str, reason: str, retry: bool
@@ -326,9 +249,9 @@ class BrokerQueue:
         if not retry or lease.attempts >= self.policy.max_attempts:
             await self._move(lease, DEAD, reason)
             return "dead", None
-        name = self.retry_name(lease.attempts)
+        name = self._link.retry_name(lease.attempts)
         await self._move(lease, name, reason)
-        return "ready", self.delay_of(lease.attempts)
+        return "ready", self._link.delay_of(lease.attempts)
 
     async def release(self, id: str, token: str) -> None:
         lease = self._take(id, token)
@@ -385,15 +308,7 @@ class BrokerQueue:
 
     async def counts(self) -> dict[str, int]:
         """What the broker counts; it may lag by some seconds."""
-        numbers = {}
-        try:
-            for name in self._queues:
-                # aio-pika would answer from its own memory.
-                channel = await self.channel.get_underlay_channel()
-                told = await channel.queue_declare(name, passive=True)
-                numbers[name] = told.message_count or 0
-        except AWAY as error:
-            raise QueueDown(f"The broker is away: {error!r}") from None
+        numbers = await self._link.count()
         ready, dead = numbers.pop(QUEUE), numbers.pop(DEAD)
         return {
             "ready": ready,
@@ -402,26 +317,3 @@ class BrokerQueue:
             "done": self.done,
             "dead": dead,
         }
-
-
-class Intake:
-    """The rows of one file. Not a transaction: see the page."""
-
-    def __init__(self, queue: BrokerQueue, file: str) -> None:
-        self._queue = queue
-        self._file = file
-
-    async def store(self, rows: Iterable[Row]) -> None:
-        now = time.time_ns() // 1_000_000
-        async with asyncio.TaskGroup() as group:
-            for row in rows:
-                headers = {"upload": self._file, "row": row.number}
-                body = row.payload.encode()
-                group.create_task(
-                    self._queue._publish(
-                        QUEUE, body, new_id(), headers | {"created_at": now}
-                    )
-                )
-
-    async def note(self, once: Once, rows: int) -> None:
-        """A broker has nowhere to keep that."""

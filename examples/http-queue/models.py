@@ -15,10 +15,10 @@ from tortoise.models import Model
 
 DATABASE = os.environ.get("HTTP_QUEUE_DATABASE", "sqlite://queue.sqlite3")
 
+# The states:
 # ready:  may be claimed from `available_at` on
 # leased: a worker has it until `available_at`, then anyone may claim it
 # done, dead: nobody will claim it
-READY, LEASED, DONE, DEAD = "ready", "leased", "done", "dead"
 
 
 class Message(Model):
@@ -26,7 +26,7 @@ class Message(Model):
 
     id = fields.CharField(32, primary_key=True)
     payload = fields.JSONField[dict[str, Any]]()
-    state = fields.CharField(6, default=READY)
+    state = fields.CharField(6, default="ready")
     available_at = fields.BigIntField()
     attempts = fields.IntField(default=0)
     token = fields.CharField(32, null=True)
@@ -57,15 +57,6 @@ def config(database: str) -> dict[str, Any]:
     """Tortoise's configuration, the same for both kinds of database."""
     url = database.replace("postgresql://", "postgres://", 1)
     connection = expand_db_url(url.replace("postgres://", "asyncpg://", 1))
-    if connection["engine"].endswith("sqlite"):
-        # FULL: what the API has confirmed survives a power cut, as it does
-        # in PostgreSQL. Tortoise itself sets journal_mode=WAL.
-        connection["credentials"] |= {
-            "synchronous": "FULL",
-            "busy_timeout": 30_000,
-        }
-    else:
-        connection["credentials"] |= {"minsize": 1, "maxsize": 20}
     return {
         "connections": {"default": connection},
         "apps": {

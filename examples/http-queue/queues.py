@@ -8,6 +8,7 @@ import itertools
 import os
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,7 @@ class Policy:
     backoff: float = 1.0  # seconds after the first attempt; then doubled
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A row of a sheet that is right."""
 
     number: int

@@ -51,12 +51,36 @@ class Messages(BaseModel):
     next: str | None = None
 
 
-class Claim(Strict):
-    """How many, for how long, and how long to wait when there is none."""
+class Holder(Strict):
+    """Who speaks: the token of the claim."""
 
-    count: Annotated[int, Field(ge=1, le=500)] = 1
+    token: Token
+
+
+class Completion(Holder):
+    """What is done, of what one claim gave."""
+
+    ids: Annotated[list[Token], Field(min_length=1, max_length=500)]
+
+
+class NotCompleted(BaseModel):
+    """What `complete` would have answered for this one."""
+
+    id: str
+    status: int
+    title: str
+
+
+class Claim(Strict):
+    """How many, for how long, and how long to wait when there is none.
+
+    `done`: what is completed in the same request.
+    """
+
+    count: Annotated[int, Field(ge=0, le=500)] = 1
     lease_seconds: Annotated[float, Field(ge=0.1, le=43_200)] = 30
     wait_seconds: Annotated[float, Field(ge=0, le=60)] = 0
+    done: Annotated[list[Completion], Field(max_length=500)] = []
 
 
 class Claimed(BaseModel):
@@ -68,18 +92,8 @@ class Claimed(BaseModel):
 
     token: str
     messages: list[MessageOut]
-
-
-class Holder(Strict):
-    """Who speaks: the token of the claim."""
-
-    token: Token
-
-
-class Completion(Holder):
-    """What is done, of what one claim gave."""
-
-    ids: Annotated[list[Token], Field(min_length=1, max_length=500)]
+    completed: list[str] = []
+    refused: list[NotCompleted] = []
 
 
 class Failure(Holder):
@@ -101,14 +115,6 @@ class Outcome(BaseModel):
     id: str
     state: State
     retry_in_seconds: float | None = None
-
-
-class NotCompleted(BaseModel):
-    """What `complete` would have answered for this one."""
-
-    id: str
-    status: int
-    title: str
 
 
 class Completed(BaseModel):

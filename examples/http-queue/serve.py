@@ -16,13 +16,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import uvicorn
-from api import LOOPBACK, Settings, create_app
+from api import create_app
 from broker_queue import BrokerQueue
+from desk import LOOPBACK, Settings
 from intake import Readers
 from models import DATABASE
 from queues import Policy, QueueDown
 from table_queue import TableQueue
 
+# uvloop, where there is one.
+LOOP = uvicorn.Config("").get_loop_factory()
 PORT = os.environ.get("HTTP_QUEUE_PORT", "8000")
 
 
@@ -52,6 +55,7 @@ def arguments() -> argparse.Namespace:
         default="",
         help="what clients must bring; $HTTP_QUEUE_TOKEN",
     )
+    add("--keep", type=float, help="seconds to remember what is done; all")
     add("--max-attempts", type=int, default=5, help="then it is dead")
     add("--backoff", type=float, default=1.0, help="seconds, then doubled")
     add("--intake-size", type=int, default=400, help="rows at a time")
@@ -108,7 +112,7 @@ async def serve(given: argparse.Namespace) -> None:
         if given.queue is not None:
             queue = BrokerQueue(given.queue, policy)
         else:
-            queue = TableQueue(given.database, policy)
+            queue = TableQueue(given.database, policy, given.keep)
         await queue.start()
     except QueueDown:
         raise
@@ -130,6 +134,7 @@ async def serve(given: argparse.Namespace) -> None:
         given.host,
         given.port,
         log_level="warning",
+        access_log=False,
         # A worker that waits for messages doesn't keep us from ending.
         timeout_graceful_shutdown=3,
     )
@@ -146,7 +151,8 @@ async def serve(given: argparse.Namespace) -> None:
 def main() -> None:
     given = arguments()
     try:
-        asyncio.run(serve(given))
+        with asyncio.Runner(loop_factory=LOOP) as runner:
+            runner.run(serve(given))
     except QueueDown as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:

@@ -31,8 +31,7 @@ def tell(result: dict[str, Any], shown: Shown) -> None:
 async def upload(given: argparse.Namespace) -> int:
     try:
         files = [
-            ("files", (Path(name).name, Path(name).read_bytes()))
-            for name in given.files
+            (Path(name).name, Path(name).read_bytes()) for name in given.files
         ]
     except OSError as error:
         print(f"{error.filename}: {error.strerror}", file=sys.stderr)

@@ -8,7 +8,7 @@ See --help for what it simulates. batch_worker.py takes many at a time.
 
 import sys
 
-from client import work, worker_parser
+from working import work, worker_parser
 
 if __name__ == "__main__":
     given = worker_parser(__doc__).parse_args()

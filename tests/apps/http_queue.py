@@ -85,7 +85,7 @@ def run(
     async def main() -> Any:
         await queue.start()
         try:
-            app = api.create_app(queue, api.Settings(**settings))
+            app = api.create_app(queue, module("desk").Settings(**settings))
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(
                 transport=transport, base_url="http://localhost", timeout=60

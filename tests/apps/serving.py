@@ -15,11 +15,17 @@ HEADINGS = ("recipient", "text", "copies")
 NO_BROKER = "amqp://unused/"
 
 
-def book(path: Path, rows: list[Any], headings: Any = HEADINGS, first: int = 0) -> Path:
+def book(
+    path: Path, rows: list[Any], headings: Any = HEADINGS, first: int = 0, notes: Any = ()
+) -> Path:
     with xlsxwriter.Workbook(str(path), {"default_date_format": "yyyy-mm-dd"}) as workbook:
         sheet = workbook.add_worksheet()
         for number, row in enumerate([headings, *rows], first):
             sheet.write_row(number, 0, row)
+        if notes:
+            other = workbook.add_worksheet("notes")
+            for number, row in enumerate(notes):
+                other.write_row(number, 0, row)
     return path
 
 
