@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -189,16 +190,13 @@ def test_nothing_overtakes_what_has_been_delivered(
     prefetch = figure(PAGE, r"A worker with a prefetch of (\w+)")
     old, new = "prefetch_count=1", f"prefetch_count={prefetch}"
     path = altered(CHAPTER, client, WORKER, old, new, tmp_path)
-    worker = Script(path, url=url, QUEUE="errands.urgent")
-    try:
+    with closing(Script(path, url=url, QUEUE="errands.urgent")) as worker:
         worker.wait_for("Waiting")
         letters = [f"Letter {n}" for n in range(prefetch)]
         send(errands, "errands.urgent", letters[0] + "..", *letters[1:], priority=4)
         poll(lambda: ready(errands, "errands.urgent"), 0)
         send(errands, "errands.urgent", "Fire", priority=9)
         assert received(worker, prefetch + 1)[-1] == "Fire"
-    finally:
-        worker.close()
 
 
 def test_with_a_prefetch_of_1_it_comes_next(
@@ -382,16 +380,15 @@ def test_a_setting_that_is_none(
     client: str, name: str, environment: dict[str, str], word: str
 ) -> None:
     path = EXAMPLES / CHAPTER / client / name
-    script = Script(path, *ARGUMENTS.get(name, []), url="amqp://unused/", **environment)
-    assert_one_line(script, word)
-    assert script.stdout == []
-    script.close()
+    arguments = ARGUMENTS.get(name, [])
+    with closing(Script(path, *arguments, url="amqp://unused/", **environment)) as script:
+        assert_one_line(script, word)
+        assert script.stdout == []
 
 
 def test_no_errand_is_a_usage(client: str) -> None:
-    script = Script(EXAMPLES / CHAPTER / client / NEW, url="amqp://unused/")
-    assert_one_line(script, "Usage: python new_errand.py ERRAND")
-    script.close()
+    with closing(Script(EXAMPLES / CHAPTER / client / NEW, url="amqp://unused/")) as script:
+        assert_one_line(script, "Usage: python new_errand.py ERRAND")
 
 
 def test_no_queue(run: Run, client: str) -> None:
