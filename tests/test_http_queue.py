@@ -1,7 +1,11 @@
 """The promises of docs/http-queue.rst: the queue itself, on both databases.
 
-Here are api.py, table_queue.py, statements.py, database.py, migrate.py and what they need,
-and benchmark.py; broker, spreadsheets, commands and the page have files of their own.
+Here are api.py with desk.py, guard.py, routes_people.py, routes_producers.py and
+routes_workers.py; schemas.py, queues.py; table_queue.py with statements.py, database.py,
+models.py, migrate.py, 0001_initial.py and 0002_finished.py; and benchmark.py with
+benchmark_server.py and benchmark_faults.py. In test_http_queue_broker.py are broker_queue.py,
+broker_link.py, broker_messages.py and broker_intake.py; in _intake and _sheets intake.py,
+spreadsheet.py and workbook.py; in _commands client.py and working.py; and the page in _page.
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def test_the_same_on_a_broker(url: str) -> None:
 def test_a_lease_on_a_broker_runs_out(url: str) -> None:
     async def use(api: Client) -> None:
         await api.create()
-        first = await api.claim(lease=0.2)
-        await api.tell(first, "extend", lease_seconds=0.5)
+        first = await api.claim(lease=60)
+        await api.tell(first, "extend", lease_seconds=0.2)  # from now on
         second = await api.claim(lease=0.2, wait=20)
         assert second["messages"][0]["attempts"] == 2
         await api.tell(first, "complete", 409)

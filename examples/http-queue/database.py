@@ -131,8 +131,7 @@ class SQLite:
         except (KeyError, RuntimeError):
             raise QueueDown("The database is closed.") from None
         except AWAY as error:
-            # The least of its codes: the statement is wrong, or a value.
-            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
+            if "malformed" in str(error):  # a value, not the database
                 raise
             raise QueueDown(f"The database is away: {error}") from None
 

@@ -90,7 +90,7 @@ DELETE FROM message WHERE id IN (
 RETURNING id
 """
 
-# Other processes may have claims that wait for a message.
+# NOTIFY: other processes may have claims that wait for a message.
 CHANNEL = "http_queue"
 TELL = "SELECT pg_notify('http_queue', ?)"
 
