@@ -21,6 +21,7 @@ import broker as brokers
 import pika
 import psutil
 import pytest
+import record_cluster
 from broker import Broker, BrokerError, reaper
 from broker.base import Place
 from broker.cluster import ACTS, Cluster
@@ -32,6 +33,7 @@ from conftest import (
     connected,
     poll,
     ready,
+    subscribers,
 )
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError, ChannelClosedByBroker, NackError
@@ -328,6 +330,9 @@ def test_what_cannot_be_booked_is_set_aside(
         worker.wait_for("Booked before: '2'")
         poll(lambda: ready(channel, "bookings"), 0)
     assert worker.interrupt() == INTERRUPTED
+    with connected(url) as channel:
+        poll(lambda: subscribers(channel, "bookings"), 0)
+        assert ready(channel, "bookings") == 0  # nothing was left without its ack
     aside = [line[:16] for line in worker.stdout[1:3]]
     assert (aside, worker.stdout[3:4]) == ([" [x] Set aside: "] * 2, [" [x] Booked: ann has 5"])
 
@@ -476,3 +481,17 @@ def test_the_tables_are_those_of_the_record(tmp_path: Path) -> None:
         assert int(times) == len(waits) >= 5
         found = [f"{median(each):.1f} s" for each in zip(*waits, strict=True)]
         assert found == seconds
+
+
+def test_the_costs_are_those_of_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_cluster, "FIGURES", tmp_path)
+    record_cluster.cost_tables(RECORD["costs"])
+    for name in ("cluster-costs.csv", "cluster-sizing.csv"):
+        assert (tmp_path / name).read_text() == (DOCS / "figures" / name).read_text()
+    assert figure("cluster", r"Messages of ([\d,]+) bytes") == record_cluster.BODY
+    rounds = {len(each) for costs in RECORD["costs"].values() for each in costs.values()}
+    assert rounds == {figure("cluster", r"median of (\w+) rounds")}
+    costs = {name: median(each["publish_ms"]) for name, each in RECORD["costs"].items()}
+    assert costs["quorum, three copies"] > costs["quorum, one copy"]

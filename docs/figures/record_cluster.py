@@ -9,18 +9,21 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
+import time
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import pika
 from broker import Broker, say
 from broker.cluster import Cluster
 from chaos.broken import BROKEN
 from chaos.checker import Verdict, check
 from chaos.plan import Fault, plan
 from chaos.run import Run
+from conftest import connected
 from plotting import BLUE, FIGURES, GREY, RED, about, made_with, save
 
 RECORD = FIGURES / "cluster.json"
@@ -104,17 +107,108 @@ def parted() -> tuple[dict[str, Any], Broker]:
     return found, used
 
 
+QUEUES: dict[str, dict[str, Any]] = {
+    "classic, on one node": {"x-queue-type": "classic"},
+    "quorum, one copy": {"x-queue-type": "quorum", "x-quorum-initial-group-size": 1},
+    "quorum, three copies": {"x-queue-type": "quorum", "x-quorum-initial-group-size": 3},
+}
+MESSAGES, BODY, ROUNDS = 1_000, 1_000, 5
+
+
+def costs() -> dict[str, dict[str, list[float]]]:
+    """Messages a second and milliseconds of CPU a message, of all nodes; by kind of queue."""
+    found: dict[str, Any] = {
+        name: {"published": [], "publish_ms": [], "consumed": [], "consume_ms": []}
+        for name in QUEUES
+    }
+    with Cluster() as cluster:
+
+        def busy() -> float:
+            """Milliseconds of CPU that the nodes have used so far."""
+            asked = [
+                x.ctl("eval", "element(1, erlang:statistics(runtime)).") for x in cluster.nodes
+            ]
+            return sum(map(float, asked))
+
+        for _ in range(ROUNDS):
+            for name, arguments in QUEUES.items():
+                with connected(cluster.urls[0]) as channel:
+                    channel.queue_declare("costs", durable=True, arguments=arguments)
+                    before, begun = busy(), time.monotonic()
+                    kept = pika.BasicProperties(delivery_mode=2)
+                    for _ in range(MESSAGES):
+                        channel.basic_publish("", "costs", b"x" * BODY, kept, mandatory=True)
+                    spent = time.monotonic() - begun
+                    middle = busy()
+                    found[name]["published"].append(round(MESSAGES / spent))
+                    found[name]["publish_ms"].append(round((middle - before) / MESSAGES, 3))
+                    channel.basic_qos(prefetch_count=100)
+                    begun = time.monotonic()
+                    for number, (method, _, _) in enumerate(channel.consume("costs"), 1):
+                        assert method
+                        channel.basic_ack(method.delivery_tag or 0)
+                        if number == MESSAGES:
+                            break
+                    spent = time.monotonic() - begun
+                    found[name]["consumed"].append(round(MESSAGES / spent))
+                    found[name]["consume_ms"].append(round((busy() - middle) / MESSAGES, 3))
+                    channel.cancel()
+                    channel.queue_delete("costs")
+            say(f"  {found}")
+    return found
+
+
+def record_costs() -> None:
+    data = json.loads(RECORD.read_text())
+    data["costs"] = costs()
+    RECORD.write_text(json.dumps(data, indent=1) + "\n")
+
+
 def record(broker: Broker) -> None:
     run, used = parted()
     say(f"  three nodes: {run['wrong'] or 'nothing wrong'}, {run['explained']}")
     data = {"about": about(used), "seed": SEED, "run": run, "losses": losses()}
     assert set(BROKEN) <= {name for each in TAKEN_OUT.values() for name in each}
     RECORD.write_text(json.dumps(data, indent=1) + "\n")
+    record_costs()
 
 
 def table(name: str, rows: list[list[Any]]) -> None:
     with (FIGURES / name).open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def cost_tables(costs: dict[str, dict[str, list[float]]]) -> None:
+    """What each kind of queue costs, and what that makes of a rate, on paper."""
+    middle = {name: {k: median(v) for k, v in each.items()} for name, each in costs.items()}
+    table(
+        "cluster-costs.csv",
+        [
+            ["Queue", "Published a second", "CPU each", "Consumed a second", "CPU each"],
+            *(
+                [
+                    name,
+                    f"{x['published']:,.0f}",
+                    f"{x['publish_ms']:.2f} ms",
+                    f"{x['consumed']:,.0f}",
+                    f"{x['consume_ms']:.2f} ms",
+                ]
+                for name, x in middle.items()
+            ),
+        ],
+    )
+    quorum = middle["quorum, three copies"]
+    each = quorum["publish_ms"] + quorum["consume_ms"]
+    table(
+        "cluster-sizing.csv",
+        [
+            ["Messages a second", "Cores, all nodes", "Written by each node"],
+            *(
+                [f"{rate:,}", f"{rate * each / 1000:,.1f}", f"{rate * BODY / 1e6:,.0f} MB/s"]
+                for rate in (1_000, 100_000)
+            ),
+        ],
+    )
 
 
 def draw() -> None:
@@ -146,6 +240,7 @@ def draw() -> None:
             ),
         ],
     )
+    cost_tables(data["costs"])
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     axes = figure.subplots()
     colours = dict(zip(PARTED, (RED, BLUE, "#a16207"), strict=True))

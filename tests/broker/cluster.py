@@ -102,12 +102,12 @@ class Cluster:
         self._control.listen(20)
         threading.Thread(target=self._serve, daemon=True).start()
 
-    def _await_others(self, node: OwnedBroker) -> None:
+    def _await_others(self, node: OwnedBroker, seconds: int = START_SECONDS) -> None:
         """Wait until a node sees all of them; it may still be at its own start."""
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             try:
-                node.ctl("await_online_nodes", str(len(self.nodes)))
+                node.ctl("await_online_nodes", str(len(self.nodes)), "-t", "20")
                 return
             except BrokerError:
                 if time.monotonic() > deadline:
@@ -194,6 +194,7 @@ class Cluster:
 
     def repair(self) -> None:
         """Have all nodes up, running and together again."""
+        parted = self.frozen | self.alone
         for number in sorted(self.frozen):
             self.act(number, "resume")
         for number in sorted(self.alone - self.down):
@@ -202,7 +203,14 @@ class Cluster:
             list(pool.map(lambda number: self.act(number, "start"), sorted(self.down)))
         for number in sorted(self.alone):
             self.act(number, "heal")
-        self._all(self._await_others)
+        try:
+            self._all(lambda node: self._await_others(node, 20))
+        except BrokerError:
+            # Before 4.3 a node may stay apart from the others when it was for long.
+            for number in parted or range(1, len(self.nodes) + 1):
+                self.act(number, "kill")
+                self.act(number, "start")
+            self._all(self._await_others)
 
     def _write_programs(self) -> None:
         self.bin.mkdir()
