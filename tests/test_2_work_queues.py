@@ -458,7 +458,7 @@ def test_the_page_counts_what_its_transcripts_show() -> None:
     assert taken == figure(CHAPTER, r"(?:\*Sent\*,|limit of 1 lets) (\w+) (?:arrive|in)\b")
     assert f'"max-length": {figure(CHAPTER, r"so a limit of (.) lets")},' in shown
     for chapter in ("1-hello-world", CHAPTER):  # the pause is long enough, and no longer
-        seconds = figure(chapter, r"publishes (?:its numbers|them) every (\w+) seconds")
+        seconds = figure(chapter, r"(?:tells its numbers|publishes them) every (\w+) seconds")
         assert seconds + 1 == figure(chapter, r"\$ sleep (\d+)")
 
 

@@ -51,6 +51,7 @@ OTHERS = {
     *("ChannelClosedByBroker", "ChannelNotFoundEntity", "rabbitmq_prometheus"),
     *("x-max-length-bytes", "x-dead-letter-strategy", "consumer_timeout"),
     *("ProbableAuthenticationError", "TimeoutStopSec", "GracePeriodSeconds"),
+    *("await_online_quorum_plus_one", "net_ticktime", "SEED"),
     *("TLS=1", "EXTERNAL", "no_verify_ssl=1", "NO_CERTIFICATE_OR_CRL_FOUND"),
     "StartLimitIntervalSec=0",
 }

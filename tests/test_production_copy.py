@@ -392,8 +392,10 @@ def test_what_is_not_done_in_time_or_at_a_second_signal_is_given_back(
     twice: bool,
 ) -> None:
     pay(payments, "17", "slow 20")
-    worker = says(run(client, STOP_WITHIN="50" if twice else "2"), "consuming")
-    poll(lambda: ready(payments, "payments"), 0)
+    patience = {"STOP_WITHIN": "50" if twice else "2"}
+    observed = Observed(lambda *_, **more: run(client, **patience, **more), client)
+    observed.counts(in_hand=1.0)
+    worker = observed.script
     worker.process.send_signal(signal.SIGTERM)
     if twice:
         says(worker, "stopping")

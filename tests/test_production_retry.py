@@ -88,7 +88,7 @@ class Team:
                 for script, count in zip(self.now, before, strict=True)
             )
 
-        poll(served, True)
+        poll(served, True, 300)
 
     def close(self) -> None:
         for script in self.now:

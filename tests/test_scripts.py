@@ -347,7 +347,7 @@ def test_the_queue_deleted_under_it(waiting: list[Script], broker: Broker, url: 
 
 # By chapter: where its page has what a script is told then.
 TAKEN = {
-    "1-hello-world": r"as anything else is told ``(\w+)``",
+    "1-hello-world": r"as anything else, the broker answers ``(\w+)``",
     "3-publish-subscribe": r"other tutorials leave behind: ``(\w+)``",
     "8-streams": r"another one is refused with ``(\w+)``",
 }
