@@ -157,6 +157,7 @@ def test_a_seed_repeats_its_plan_and_has_all_kinds(nodes: int, own: dict[str, An
 @pytest.mark.parametrize(
     ("setting", "value", "says"),
     [
+        ("SEED", "0", "SEED=0 is not"),
         ("TASKS", "many", "TASKS=many is not a number"),
         ("FAULTS", "0", "FAULTS=0 is not"),
         ("NODES", "2", "NODES=2: 1 or 3"),
