@@ -24,7 +24,7 @@ from chaos.checker import Verdict, check
 from chaos.plan import Fault, plan
 from chaos.run import Run
 from conftest import connected
-from plotting import BLUE, FIGURES, GREY, RED, about, made_with, save
+from plotting import BLUE, FIGURES, GREY, RED, SMALL, WIDTH, about, made_with, save
 
 RECORD = FIGURES / "cluster.json"
 SEED = 16
@@ -241,7 +241,7 @@ def draw() -> None:
         ],
     )
     cost_tables(data["costs"])
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
     axes = figure.subplots()
     colours = dict(zip(PARTED, (RED, BLUE, "#a16207"), strict=True))
     shown = set()
@@ -263,13 +263,20 @@ def draw() -> None:
         spine.set_color(GREY)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, labelcolor=GREY
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        ncols=3,
+        frameon=False,
+        labelcolor=GREY,
+        fontsize=SMALL,
+        columnspacing=0.8,
+        handlelength=1.2,
     )
     wrong = sum(run["wrong"].values())
     figure.supxlabel(
-        f"{run['tasks']:,} tasks, {len(run['faults'])} faults, three nodes: {wrong} lost or done "
-        f"twice\n{made_with(data['about'])}",
-        fontsize=9,
+        f"{run['tasks']:,} tasks, {len(run['faults'])} faults, three nodes:\n"
+        f"{wrong} lost or done twice\n{made_with(data['about'])}",
+        fontsize=SMALL,
         color=GREY,
     )
     save(figure, RECORD.with_suffix(".svg"))
