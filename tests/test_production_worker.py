@@ -508,6 +508,8 @@ def test_both_clients_print_the_same(
             busy = worker(run, client, name).wait_for("Done", 3)
             busy.interrupt()
             lines_of.append([line for line in busy.stdout if line != STOP])
+            # It may have been stopped between "Done" and the ack.
+            subscribed(channel, "orders", 0)
             channel.queue_purge("orders")
             publish(channel, "same", "Grüße", "0.10")
         printed[client] = lines_of
