@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,22 @@ from shells.demo import Screen
 from shells.player import Player, TranscriptError, scenarios
 
 Play = Callable[..., None]
+
+# Gets a tenth of one processor, and needs a quarter of a second of it after "Done".
+STARVED = """
+import os, time
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+if not os.fork():
+    while time.process_time() < 10:
+        pass
+    os._exit(0)
+os.nice(10)
+print("Done", flush=True)
+while time.process_time() < 0.25:
+    pass
+open("acked", "w").write("yes\\n")
+time.sleep(60)
+"""
 
 
 @pytest.fixture
@@ -196,3 +213,14 @@ def test_the_demo_shows_the_last_line_of_each_shell(width: int, height: int) -> 
     shown = captured.get()
     assert shown.count("the end") == 3
     assert len(shown.splitlines()) <= height
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="of Linux")
+def test_ctrl_c_comes_after_what_a_starved_process_does_next(play: Play, tmp_path: Path) -> None:
+    (tmp_path / "starved.py").write_text(STARVED)
+    play("shell1$ python starved.py 2>/dev/null", "Done", "^C", "shell1$ cat acked", "yes")
+
+
+def test_ctrl_c_comes_where_a_process_computes_without_end(play: Play, tmp_path: Path) -> None:
+    (tmp_path / "busy.py").write_text("print('Busy', flush=True)\nwhile True: pass\n")
+    play("shell1$ python busy.py 2>/dev/null", "Busy", "^C")

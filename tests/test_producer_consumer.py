@@ -509,15 +509,14 @@ def pythons() -> list[str]:
     """This Python, and others that are there."""
     this = f"python3.{sys.version_info[1]}"
     names = {f"python3.{minor}" for minor in range(11, 16)} - {this}
-    found = filter(None, map(shutil.which, sorted(names)))
-    # A shim of pyenv's may be there, and not work.
-    works = [path for path in found if not subprocess.call([path, "-c", ""], stderr=-3)]
-    return [sys.executable, *works]
+    return [sys.executable, *filter(None, map(shutil.which, sorted(names)))]
 
 
 @pytest.mark.parametrize("python", pythons(), ids=lambda path: Path(path).name)
 def test_same_output_of_both_on_every_python(python: str) -> None:
     """With queue shutdown and, before Python 3.13, without."""
+    if subprocess.call([python, "-c", ""], stderr=subprocess.DEVNULL):
+        pytest.skip("a shim of pyenv's is there, and no Python behind it")
     site = str(Path(rich.__file__).parents[1])  # the other ones need not have it
     cases = (["0.3", "oops", "0.1", "20x0.2"], ["0.1", "manyx1"], ["60xoops"], ["0x1"])
     running = [

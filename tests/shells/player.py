@@ -27,16 +27,19 @@ the page and the line.
 
 from __future__ import annotations
 
+import os
 import re
 import selectors
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import pexpect
+import psutil
 import sybil
 from shells.running import PATIENCE
 from sybil.parsers.rest.lexers import DirectiveLexer
@@ -203,7 +206,7 @@ class Printed:
     when: float
 
 
-@dataclass
+@dataclass(eq=False)
 class Shell:
     """A bash on a terminal of its own."""
 
@@ -236,6 +239,17 @@ class Shell:
     def texts(self) -> list[str]:
         rest = [self._rest] if self._rest else []
         return [line.text for line in self.lines] + rest
+
+    def turn(self) -> tuple[bool, float]:
+        """Whether what runs here wants a processor; for how many seconds it has had one.
+
+        Of a pipe that is the first process, the leader of the terminal's group.
+        """
+        with suppress(psutil.NoSuchProcess, OSError):
+            process = psutil.Process(os.tcgetpgrp(self.child.fileno()))
+            wants = process.status() == psutil.STATUS_RUNNING
+            return wants, sum(process.cpu_times()[:2])
+        return False, 0.0
 
     def start(self, command: str) -> None:
         """Type a command. Its output replaces that of the one before."""
@@ -326,6 +340,23 @@ class Player:
                     self.listener(key.data, line, False)
         return True
 
+    def rest(self, seconds: float, *shells: Shell) -> None:
+        """Wait until nothing that runs there has wanted a processor for so long.
+
+        On a busy machine a process may have printed its last line, and not have had its
+        turn yet to do what comes after it. One that has computed for so long has had it.
+        """
+        quiet_since = time.monotonic()
+        before = {shell: shell.turn()[1] for shell in shells}
+        while running := [shell for shell in shells if shell.running]:
+            for shell in running:
+                wants, computed = shell.turn()
+                if wants and computed - before[shell] < seconds:
+                    quiet_since = time.monotonic()
+            if time.monotonic() - quiet_since >= seconds:
+                return
+            self.wait(lambda: not any(shell.running for shell in running), 0.05)
+
     def run(self, name: str, command: str) -> Shell:
         """Type a command in a shell."""
         shell = self.shell(name)
@@ -398,6 +429,7 @@ class Playing:
             self.last[step.shell] = step
             self.expect(shell, step)
         self.player.wait(lambda: False, SETTLE)
+        self.player.rest(SETTLE, *map(self.player.shell, self.last))
         for name, step in self.last.items():
             self.finish(self.player.shell(name), step, ())
 
@@ -407,7 +439,8 @@ class Playing:
             return False
         if shell.running and BREAK in step.output:
             return True  # to be interrupted, and maybe soon through
-        if not self.player.wait(lambda: not shell.running, GRACE):
+        self.player.rest(GRACE, shell)
+        if shell.running:
             return True
         # It has ended meanwhile. If it printed more than the page has shown so
         # far, this step is the rest of it; a second start comes after the whole.
@@ -446,13 +479,13 @@ class Playing:
             breaks += 1
             if breaks > len(self.breaks[step.shell]):
                 self.await_lines(shell, step, expected, patience)
-                self.player.wait(lambda: not shell.running, REACTION)
+                self.player.rest(REACTION, shell)
                 self.breaks[step.shell].append(len(shell.texts))
                 self.player.press_break(shell)
         self.await_lines(shell, step, expected, patience)
         if not step.output:
             # Nothing shows that it is through; another shell may build on it.
-            self.player.wait(lambda: not shell.running, GRACE)
+            self.player.rest(GRACE, shell)
 
     def await_lines(self, shell: Shell, step: Step, expected: list[str], patience: float) -> None:
         if self.lenient:
