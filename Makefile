@@ -20,7 +20,7 @@ PYTEST = $(RUN) -m pytest -n $(JOBS) --dist loadgroup
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo broker cluster cluster-demo chaos doctor reset test test-apps sabotage check format lint types docs minutes figures bench bench-quick bench-peers clean
+.PHONY: help demo broker cluster cluster-demo chaos doctor reset test test-production test-apps sabotage check format lint types docs minutes figures bench bench-quick bench-peers clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,18 +61,21 @@ doctor: $(READY) ## say what is there and what to type next
 reset: $(READY) ## delete the queues and exchanges that the scripts declare
 	@$(TOOL) -m shells.doctor reset
 
-test: $(TESTS_READY) ## run every script and transcript against a throwaway broker
-	@$(PYTEST) $(ARGS)
+test: $(TESTS_READY) ## run every script and transcript of the tutorial against a throwaway broker
+	@$(PYTEST) --part tutorial $(ARGS)
+
+test-production: $(TESTS_READY) ## the same for workers in production and the cluster
+	@$(PYTEST) --part production $(ARGS)
 
 # These compute rather than wait.
 test-apps: JOBS = 4
 test-apps: $(APPS_READY) ## the same for the companion app http-queue (PostgreSQL, Chromium)
-	@$(PYTEST) --apps $(ARGS)
+	@$(PYTEST) --part apps $(ARGS)
 
 sabotage: $(APPS_READY) ## break the scripts and see the tests fail (WHAT="no confirms", or a chapter)
 	@$(TOOL) -m sabotage $(if $(WHAT),"$(WHAT)")
 
-check: lint types docs test test-apps ## everything a change must pass
+check: lint types docs test test-production test-apps ## everything a change must pass
 
 format: $(LINT_READY) ## format and fix what can be fixed by itself
 	@$(RUN) -m ruff check --fix --quiet . ; $(RUN) -m ruff format .

@@ -18,11 +18,12 @@ import pytest
 from broker import Broker, BrokerError
 from broker.cluster import Cluster
 from pika.adapters.blocking_connection import BlockingChannel
-from shells.chapters import APPS, CLIENTS, EXAMPLES, declared_in
+from shells.chapters import APPS, CLIENTS, EXAMPLES, PRODUCTION, declared_in, folder
 from shells.running import PATIENCE, Script
 
 HANDLE = "RABBITMQ_BY_EXAMPLE_BROKER"
 TESTS = Path(__file__).parent
+PARTS = ("tutorial", "production", "apps")
 owned: Broker | None = None
 
 
@@ -43,50 +44,57 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--chapter", help="without what tests another one (sabotage)")
     parser.addoption(
-        "--apps",
-        action="store_true",
-        help="the tests of the companion apps (make test-apps), instead of all others",
+        "--part",
+        choices=PARTS,
+        help="the tests of one part (make test, test-production, test-apps);"
+        " without it all that need no browser and no other database",
     )
 
 
-def is_file_of_an_app(path: Path) -> bool:
-    """Of an app, or of the built pages: that wants a browser, too."""
-    return path.stem == "test_pages" or any(
-        path.stem.startswith(f"test_{app.replace('-', '_')}") for app in APPS
-    )
+def part_of_chapter(chapter: str) -> str:
+    return "apps" if chapter in APPS else "production" if chapter in PRODUCTION else "tutorial"
 
 
-def is_of_an_app(item: pytest.Item) -> bool:
-    """Whether it tests an app of chapters.APPS: by its file, or as a transcript."""
-    transcript = item.path.stem == "test_transcripts"
-    named = any(f"[{app}-" in item.name for app in APPS)
-    return is_file_of_an_app(item.path) or (transcript and named)
+def part_of_file(path: Path) -> str:
+    if path.stem == "test_pages":  # as they are in a browser
+        return "apps"
+    named = path.stem.removeprefix("test_").replace("_", "-")
+    owners = (name for name in (*APPS, "production", *PRODUCTION) if named.startswith(name))
+    return part_of_chapter({"production": "production-worker"}.get(it := next(owners, ""), it))
+
+
+def part_of(item: pytest.Item) -> str:
+    """By its file; a transcript by its page."""
+    if item.path.stem != "test_transcripts":
+        return part_of_file(item.path)
+    return part_of_chapter(folder(item.callspec.params["scenario"].page))  # type: ignore[attr-defined]
+
+
+def in_part(part: str, wanted: str | None) -> bool:
+    return part == wanted if wanted else part != "apps"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Import either the apps' tests, or the others.
+    """Import the tests of the part that is wanted.
 
-    What the former need is not in requirements.txt.
+    What an app's need is not in requirements.txt.
     """
-    if not collection_path.name.startswith("test_"):
+    stem, part = collection_path.stem, config.getoption("--part")
+    if not stem.startswith("test_") or stem == "test_transcripts":
         return None
-    if config.getoption("--apps"):
-        wanted = is_file_of_an_app(collection_path) or collection_path.stem == "test_transcripts"
-    else:
-        wanted = not is_file_of_an_app(collection_path)
-    return None if wanted else True
+    return None if in_part(part_of_file(collection_path), part) else True
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Iterator[None]:
-    apps, chapter = bool(config.getoption("--apps")), config.getoption("--chapter")
+    part, chapter = config.getoption("--part"), config.getoption("--chapter")
 
     def wanted(item: pytest.Item) -> bool:
         its = getattr(item, "callspec", None)
         other = chapter and its and its.params.get("chapter", chapter) != chapter
-        return is_of_an_app(item) == apps and not other
+        return in_part(part_of(item), part) and not other
 
     config.hook.pytest_deselected(items=[each for each in items if not wanted(each)])
     items[:] = filter(wanted, items)
@@ -120,7 +128,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     option = session.config.option
     controls_workers = getattr(option, "numprocesses", None) and HANDLE not in os.environ
     if controls_workers and not option.collectonly:
-        if option.apps:
+        if option.part == "apps":
             install_companions()
         start_broker()
 

@@ -59,7 +59,7 @@ def notice(act: Act, folder: Path) -> list[str]:
                 *(sys.executable, "-m", "pytest", "-q", "-x"),
                 *("--timeout", "300" if pages else "60"),
                 *("-k", act.tests, "--chapter", act.chapter),
-                *(["--apps"] if pages or act.chapter in APPS else []),
+                *(["--part", "apps"] if pages or act.chapter in APPS else []),
                 *(f"tests/{name}.py" for name in names),
             ],
             cwd=folder,
