@@ -72,6 +72,7 @@ class Cluster:
         self.down: set[int] = set()  # the numbers of nodes that are killed or stopped
         self.frozen: set[int] = set()
         self.alone: set[int] = set()
+        self.whole = True  # nothing was done to a node since it was last looked at
         self.nodes: list[OwnedBroker] = []
         self._control = socket.socket(socket.AF_UNIX)
         self._network = tag if self.image else ""
@@ -179,6 +180,7 @@ class Cluster:
             raise BrokerError(f"{name} is not cut off")
         if act == "kill" and frozen:  # an engine won't kill what is frozen
             node.resume()
+        self.whole = False
         getattr(node, act)()
         for numbers, there, back in (
             (self.down, ("kill", "stop"), "start"),
@@ -194,6 +196,8 @@ class Cluster:
 
     def repair(self) -> None:
         """Have all nodes up, running and together again."""
+        if self.whole:
+            return
         parted = self.frozen | self.alone
         for number in sorted(self.frozen):
             self.act(number, "resume")
@@ -211,6 +215,7 @@ class Cluster:
                 self.act(number, "kill")
                 self.act(number, "start")
             self._all(self._await_others)
+        self.whole = True
 
     def _write_programs(self) -> None:
         self.bin.mkdir()
