@@ -31,7 +31,7 @@ DIED = "RuntimeError('its worker died, or the time was up')"
 WORK, MENDED = "    account, _ = body.decode().split()", '    account = "alice"'
 
 # Seconds for a task and for what is published instead of it.
-LIMIT = 3
+LIMIT = 5
 SHORT = {"TIME_LIMIT = 30": f"TIME_LIMIT = {LIMIT}"}
 # A payment that says that the others are done.
 END = "end"
@@ -319,7 +319,7 @@ def test_what_blocks_everything_ends_too(
 
 def test_a_task_in_time_is_left_alone(copy: Copy, client: str, payments: BlockingChannel) -> None:
     """The limit is for one task, not for the worker's life."""
-    change = {'{"alice": 0,': '{"alice": 1.2,'}
+    change = {'{"alice": 0,': '{"alice": 1.5,'}
     worker = copy(CHAPTER, client, TTL, {**change, **SHORT}).wait_for(WAITING)
     for number in range(4):
         pay(payments, str(number), f"alice {number}")
