@@ -330,11 +330,16 @@ def close_connections(broker: Broker, url: str, reason: str, count: int = 1) -> 
     """Close all connections of a virtual host by force, as an operator does."""
     vhost = url.rpartition("/")[2]
 
-    def open_now() -> list[str]:
-        return [each["name"] for each in broker.call_api("GET", f"vhosts/{vhost}/connections")]
+    names: list[str] = []
 
-    poll(lambda: len(open_now()), count)  # the API is some seconds behind
-    for name in open_now():
+    def open_now() -> int:
+        found = broker.call_api("GET", f"vhosts/{vhost}/connections")
+        names[:] = [each["name"] for each in found]
+        return len(names)
+
+    # The API is some seconds behind, and may forget for a moment what it has just known.
+    poll(open_now, count)
+    for name in names:
         broker.call_api("DELETE", f"connections/{name}", headers={"X-Reason": reason})
 
 

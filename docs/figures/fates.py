@@ -272,11 +272,15 @@ def close_connection(experiment: Experiment) -> None:
     """As an operator does in the management interface."""
     broker, vhost = experiment.broker, urlsplit(experiment.url).path[1:]
 
-    def connections() -> list[str]:
-        return [each["name"] for each in broker.call_api("GET", f"vhosts/{vhost}/connections")]
+    names: list[str] = []  # the API may not know a moment later what it has just known
 
-    poll(lambda: len(connections()), 1)
-    broker.call_api("DELETE", f"connections/{connections()[0]}")
+    def connections() -> int:
+        found = broker.call_api("GET", f"vhosts/{vhost}/connections")
+        names[:] = [each["name"] for each in found]
+        return len(names)
+
+    poll(connections, 1)
+    broker.call_api("DELETE", f"connections/{names[0]}")
 
 
 # --- The rows -----------------------------------------------------------------
