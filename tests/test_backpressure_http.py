@@ -1,4 +1,4 @@
-"""What docs/backpressure.rst promises of its endpoint, which passes things on."""
+"""The promises of docs/backpressure-http.rst, each with a test that can break it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from functools import partial
 
 import httpx
 import pytest
-from broker import LOOPBACK, Broker, free_ports
-from conftest import (
-    Starter,
-    poll,
-)
-from shells.chapters import said, version
+from broker import LOOPBACK, free_ports
+from conftest import Starter, poll
 from shells.running import INTERRUPTED, Script
 from test_backpressure import CHAPTER, Run
 
@@ -173,17 +169,6 @@ def test_odd_json_is_passed_on_or_not(apps: Apps) -> None:
     )
     assert odd.json() == ["failed", "delivered", "failed", "delivered"]
     assert (app.interrupt(), app.stderr) == (INTERRUPTED, [])
-
-
-def test_what_is_the_way_back_from_an_alarm(broker: Broker) -> None:
-    """The watermark that the page sets again is the broker's default."""
-    typed = said("backpressure", r"set_vm_memory_high_watermark (0\.\d) ")
-    named = said("backpressure", r"\((0\.\d) of the machine's memory is")
-    since = version(said("backpressure", r"default since (\d\.\d); before, it was"))
-    before = said("backpressure", r"before, it was (0\.\d):")
-    default = broker.ctl("eval", "application:get_env(rabbit, vm_memory_high_watermark).")
-    assert typed == named
-    assert (typed if version(broker.version) >= since else before) in default
 
 
 def test_no_list_that_is_too_long(apps: Apps) -> None:

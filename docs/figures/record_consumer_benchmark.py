@@ -184,22 +184,6 @@ def growth_rows(data: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def ratio_rows(peers: dict[str, Any]) -> list[list[str]]:
-    """Everybody beside librabbitmq, or beside our fastest, in the same run."""
-    rows = []
-    for table in ("clients, each acked", "clients, 100 acked at once"):
-        limit = rate(peers, table, consumer="peer_librabbitmq")
-        for consumer, fast in sorted(
-            {(run["consumer"], run.get("uvloop")) for run in of(peers, table)},
-            key=lambda it: -rate(peers, table, consumer=it[0], uvloop=it[1]),
-        ):
-            found = rates(of(peers, table, consumer=consumer, uvloop=fast))
-            name = shown(consumer) + (" with uvloop" if fast else "")
-            policy = "each" if "each" in table else "100 at once"
-            rows.append([name, policy, thousands(found), f"{median(found) / limit:.2f}"])
-    return rows
-
-
 def task_rows(peers: dict[str, Any]) -> list[list[str]]:
     best = max(rate(peers, "tasks", consumer=each) for each in ours(peers))
     return [
@@ -249,7 +233,6 @@ def bars(data: dict[str, Any], peers: dict[str, Any] | None) -> dict[str, tuple[
 def tables(data: dict[str, Any], peers: dict[str, Any] | None) -> dict[str, list[list[str]]]:
     """By file name: the page's tables, the first row their head."""
     found = {
-        "prefetch": grid(data, "prefetch", "prefetch"),
         "length": grid(data, "length", "messages"),
         "lever-prefetch": grid(data, "lever: prefetch", "prefetch"),
         "acks": grid(data, "lever: acks", "ack_every"),
@@ -268,12 +251,9 @@ def tables(data: dict[str, Any], peers: dict[str, Any] | None) -> dict[str, list
     }
     if peers:
         found |= {
-            "clients": [
-                ["", "Acked", "Thousand a second", "Of librabbitmq"], *ratio_rows(peers)
-            ],
             "tasks": [["", "Thousand a second", "Times slower"], *task_rows(peers)],
             "uvloop": grid(peers, "lever: uvloop", "uvloop"),
-        }  # fmt: skip
+        }
     return found
 
 
