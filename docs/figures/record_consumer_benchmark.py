@@ -241,11 +241,11 @@ def tables(data: dict[str, Any], peers: dict[str, Any] | None) -> dict[str, list
         "window": grid(data, "lever: window", "window"),
         "queue-type": queue_rows(data),
         "pool": [
-            ["Workers", "pika_threads.py", "of ideal", "aio_pika_tasks.py", "of ideal"],
+            ["Workers", "pika threads", "of ideal", "aio-pika tasks", "of ideal"],
             *pool_rows(data),
         ],
         "growth": [
-            ["Messages", "pika_fastest.py: µs each", "MiB", "aio_pika_fastest.py: µs each", "MiB"],
+            ["Messages", "pika: µs each", "MiB", "aio-pika: µs each", "MiB"],
             *growth_rows(data),
         ],
     }
@@ -331,8 +331,9 @@ def draw_record(data: dict[str, Any]) -> None:
                 if value != 0
             }  # fmt: skip
             curve(axes, points, *styles[consumer], consumer)
-        # Room for the legend.
-        axes.set_ylim(0, 1.6 * max(rates(of(data, table))) / 1000)
+        # Room for the legend, a line for each consumer.
+        room = 1.15 + 0.15 * len(axes.get_legend_handles_labels()[1])
+        axes.set_ylim(0, room * max(rates(of(data, table))) / 1000)
     for axes, table, across in (
         (right, "length", "messages"),
         (bottom, "lever: acks", "ack_every"),
