@@ -12,8 +12,9 @@ import httpx
 import pytest
 from broker import LOOPBACK, free_ports
 from conftest import Starter, poll
+from shells.chapters import figure
 from shells.running import INTERRUPTED, Script
-from test_backpressure import CHAPTER, Run
+from test_backpressure import CHAPTER, FOLDER, Run
 
 
 @pytest.fixture
@@ -218,6 +219,20 @@ def test_no_more_requests_than_eight_at_a_time(apps: Apps) -> None:
     poll(lambda: beside(0), 200)  # and then there is room again
     poll(lambda: beside(7), 200)
     assert (app.interrupt(), app.stderr) == (INTERRUPTED, [])
+
+
+def test_the_limits_that_the_page_names_are_the_scripts() -> None:
+    for said, script, code in (
+        (r"gives up after (\w+) seconds, so", "ask", "PATIENCE = {}.0"),
+        (r"(\w+) seconds for a POST", "produce", "AsyncClient(timeout={})"),
+        (r"for a POST, (\w+) for the request", "produce", "asyncio.timeout({})"),
+        (r"list, (\w+) items are sent at a time", "produce", "range({})"),
+        (r"body of more than (\d) MB", "take_bounded", "MAX_REQUESTS = {}_000_000,"),
+        (r"With (\w+) requests at work", "take_bounded", "000, {}  # bytes"),
+        (r"that takes more than (\w+) seconds", "take_bounded", "(request), timeout={})"),
+    ):
+        text = (FOLDER / f"{script}.py").read_text()
+        assert code.format(figure("backpressure-http", said)) in text, said
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
-from record_backpressure import STORM, simulated
+from record_backpressure import FOLDER, STORM, simulated, storm
+from shells.chapters import figure
 
 
 def test_the_simulation_is_the_same_each_time_and_as_recorded() -> None:
@@ -37,3 +39,17 @@ def test_what_the_simulation_shows() -> None:
     assert mean("and a budget", "load", trouble) < 80 * 1.25
     assert mean("and a budget", "goodput", slice(60, 120)) > 70
     assert mean("and a bounded queue", "goodput", slice(10, 120)) > 75
+
+
+def test_the_numbers_that_the_page_names_are_the_script_s() -> None:
+    script, says = storm(), partial(figure, "backpressure-retries")
+    assert says(r"B can do (\d+) requests a second") == script.TICKS
+    assert says(r"requests a second and gets (\d+)") == script.CALM * script.TICKS
+    assert says(r"it gets (\d+)\. A client") == script.BURST * script.TICKS
+    assert says(r"is of (\w+) minutes") * 60 == script.SECONDS
+    tries = {policy[0] for name, policy in script.POLICIES.items() if name != "no retries"}
+    assert tries == {says(r"(?:tries up to|makes up to) (\w+)(?: times|\.)")}
+    assert 1 / says(r"For (\w+) first attempts") == script.POLICIES["and a budget"][2]
+    text = (FOLDER / "retry_storm.py").read_text()
+    bad = says(r"fewer than (\d+) requests")
+    assert f"answered < {bad} " in text
