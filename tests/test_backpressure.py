@@ -27,8 +27,8 @@ from conftest import (
 )
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ConnectionBlockedTimeout
-from record_backpressure import BUFFERS, COUNT, MEMORY, STORM, memory, simulated
-from shells.chapters import EXAMPLES, page
+from record_backpressure import BUFFERS, COUNT, MEMORY, memory
+from shells.chapters import EXAMPLES, page, said, version
 from shells.running import INTERRUPTED, Script
 from shells.wiretap import Wiretap
 
@@ -394,39 +394,15 @@ def test_a_memory_alarm(start: Starter, restartable: OwnedBroker) -> None:
                 assert ready(other, "event_store") == 0
 
 
-# --- The retry storm ---------------------------------------------------------
-
-
-def test_the_simulation_is_the_same_each_time_and_as_recorded() -> None:
-    assert simulated() == json.loads(STORM.read_text())["runs"]
-
-
-def test_what_the_simulation_shows() -> None:
-    runs = json.loads(STORM.read_text())["runs"]
-    calm, trouble = slice(0, 10), slice(20, 30)
-
-    def mean(policy: str, what: str, when: slice) -> float:
-        found = runs[policy][what][when]
-        return sum(found) / len(found)
-
-    for policy in runs:
-        assert mean(policy, "goodput", calm) > 70
-        assert max(runs[policy]["goodput"]) <= 101  # not more than it can do
-    for policy in ("at once", "backoff, jitter"):
-        assert mean(policy, "load", trouble) > 4 * 80
-        assert mean(policy, "goodput", slice(20, 120)) == 0
-    assert mean("backoff, jitter", "load", trouble) < mean("at once", "load", trouble)
-    # What the figure's description says, of its 60 seconds.
-    assert min(runs["at once"]["load"][13:60]) > 500
-    rising = [mean("backoff, jitter", "load", slice(n, n + 10)) for n in range(10, 60, 10)]
-    assert rising == sorted(rising)
-    assert max(runs["backoff, jitter"]["load"][:60]) > 500
-    late = [second for second, good in enumerate(runs["and a budget"]["goodput"]) if good < 64]
-    assert 13 + 29 <= late[-1] + 1 <= 13 + 31
-    assert min(runs["and a bounded queue"]["goodput"][:60]) > 64
-    assert mean("and a budget", "load", trouble) < 80 * 1.25
-    assert mean("and a budget", "goodput", slice(60, 120)) > 70
-    assert mean("and a bounded queue", "goodput", slice(10, 120)) > 75
+def test_what_is_the_way_back_from_an_alarm(broker: Broker) -> None:
+    """The watermark that the page sets again is the broker's default."""
+    typed = said(CHAPTER, r"set_vm_memory_high_watermark (0\.\d) ")
+    named = said(CHAPTER, r"\((0\.\d) of the machine's memory is")
+    since = version(said(CHAPTER, r"default since (\d\.\d); before, it was"))
+    before = said(CHAPTER, r"before, it was (0\.\d):")
+    default = broker.ctl("eval", "application:get_env(rabbit, vm_memory_high_watermark).")
+    assert typed == named
+    assert (typed if version(broker.version) >= since else before) in default
 
 
 # --- Scripts that don't talk to the broker; test_scripts.py has the others ---------

@@ -1,4 +1,4 @@
-"""What docs/backpressure.rst promises of its endpoint, which passes things on."""
+"""The promises of docs/backpressure-http.rst, each with a test that can break it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ from functools import partial
 
 import httpx
 import pytest
-from broker import LOOPBACK, Broker, free_ports
-from conftest import (
-    Starter,
-    poll,
-)
-from shells.chapters import said, version
+from broker import LOOPBACK, free_ports
+from conftest import Starter, poll
+from shells.chapters import figure
 from shells.running import INTERRUPTED, Script
-from test_backpressure import CHAPTER, Run
+from test_backpressure import CHAPTER, FOLDER, Run
 
 
 @pytest.fixture
@@ -175,17 +172,6 @@ def test_odd_json_is_passed_on_or_not(apps: Apps) -> None:
     assert (app.interrupt(), app.stderr) == (INTERRUPTED, [])
 
 
-def test_what_is_the_way_back_from_an_alarm(broker: Broker) -> None:
-    """The watermark that the page sets again is the broker's default."""
-    typed = said("backpressure", r"set_vm_memory_high_watermark (0\.\d) ")
-    named = said("backpressure", r"\((0\.\d) of the machine's memory is")
-    since = version(said("backpressure", r"default since (\d\.\d); before, it was"))
-    before = said("backpressure", r"before, it was (0\.\d):")
-    default = broker.ctl("eval", "application:get_env(rabbit, vm_memory_high_watermark).")
-    assert typed == named
-    assert (typed if version(broker.version) >= since else before) in default
-
-
 def test_no_list_that_is_too_long(apps: Apps) -> None:
     app = apps.app("take_bounded.py")
 
@@ -233,6 +219,20 @@ def test_no_more_requests_than_eight_at_a_time(apps: Apps) -> None:
     poll(lambda: beside(0), 200)  # and then there is room again
     poll(lambda: beside(7), 200)
     assert (app.interrupt(), app.stderr) == (INTERRUPTED, [])
+
+
+def test_the_limits_that_the_page_names_are_the_scripts() -> None:
+    for said, script, code in (
+        (r"gives up after (\w+) seconds, so", "ask", "PATIENCE = {}.0"),
+        (r"(\w+) seconds for a POST", "produce", "AsyncClient(timeout={})"),
+        (r"for a POST, (\w+) for the request", "produce", "asyncio.timeout({})"),
+        (r"list, (\w+) items are sent at a time", "produce", "range({})"),
+        (r"body of more than (\d) MB", "take_bounded", "MAX_REQUESTS = {}_000_000,"),
+        (r"With (\w+) requests at work", "take_bounded", "000, {}  # bytes"),
+        (r"that takes more than (\w+) seconds", "take_bounded", "(request), timeout={})"),
+    ):
+        text = (FOLDER / f"{script}.py").read_text()
+        assert code.format(figure("backpressure-http", said)) in text, said
 
 
 @pytest.mark.parametrize(

@@ -222,11 +222,57 @@ def test_the_minutes_follow_words_and_commands(tmp_path: Path) -> None:
         path = tmp_path / "page.rst"
         block = "   shell1$ true\n    [x] not a word\n" * commands
         block = block and f".. code-block:: console\n\n{block}"
-        path.write_text("Title\n=====\n\n" + "word " * (words - 1) + "\n\n" + block)
+        path.write_text("Title\n=====\n\n" + "word " * words + "\n\n" + block)
         return minutes.minutes(path)
 
     for words, commands, wanted in ((650, 0, 5), (651, 0, 10), (10, 14, 5), (10, 15, 10)):
         assert written(words, commands) == wanted, (words, commands)
+
+
+PROSE = """
+Title
+=====
+
+A line of prose, :ref:`and
+more <page>` of it.
+
+- an item, and
+  more of it
+
+.. figure:: drawing.svg
+   :alt: What it shows
+         to who cannot see it
+
+   {caption}
+
+.. code-block:: python
+
+   never = read
+
+.. note::
+
+   :term:`Read`, too.
+{table}"""
+TABLE = ".. list-table::\n   :header-rows: 1\n\n   * - In a\n     - table\n"
+
+
+def test_what_counts_as_prose(tmp_path: Path) -> None:
+    path = tmp_path / "page.rst"
+    path.write_text(PROSE.format(caption="", table=""))
+    text = "A line of prose, :ref:`and more` of it. an item, and more of it :term:`Read`, too."
+    assert minutes.prose(path, minutes.PLAIN) == minutes.prose(path) == text.split()
+    path.write_text(PROSE.format(caption="A caption", table=TABLE))
+    assert minutes.prose(path, minutes.PLAIN) == text.split()
+    assert len(minutes.prose(path)) == len(text.split()) + 5
+
+
+# Pages to look things up in may be longer.
+READ = [path for path in PAGES if path.stem not in {"errors", "glossary"}]
+
+
+@pytest.mark.parametrize("path", READ, ids=lambda path: path.stem)
+def test_a_page_is_not_longer_than_one_reads(path: Path) -> None:
+    assert len(minutes.prose(path, minutes.PLAIN)) <= 1500
 
 
 def test_readme_shows_what_a_page_has() -> None:

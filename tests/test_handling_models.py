@@ -46,7 +46,6 @@ from record_handling_models import (
     efficiency_rows,
     family,
     publish,
-    rows,
 )
 from record_handling_models import (
     TASKS as JOBS,
@@ -451,7 +450,7 @@ def test_usage(run: Run, name: str) -> None:
         assert_one_line(run(name, wrong, url="amqp://unused/"), f"Usage: python {name} ")
 
 
-# --- The record behind the page's tables and its figure ------------------------
+# --- The record behind the page's table and its figure ------------------------
 
 
 def test_the_record_shows_what_the_page_says_of_it() -> None:
@@ -463,12 +462,24 @@ def test_the_record_shows_what_the_page_says_of_it() -> None:
     alone = figure(CHAPTER, r"(?:at a time does|and does) (\w+) (?:jobs of 100 ms )?a second")
     assert alone == round(rate("one_at_a_time", IO))
     workers, cores = (KINDS[kind][0] for kind in (IO, CPU))
-    assert workers == figure(CHAPTER, r"\(lowest to highest\); (\w+) workers for jobs of")
+    assert workers == figure(CHAPTER, r"the highest\. (\w+) workers for jobs of")
     assert cores == figure(CHAPTER, r"(\w+), which is the number of cores, for")
-    assert figure(CHAPTER, r"Medians of (\w+) rounds, the scripts") == MODEL_ROUNDS
+    assert figure(CHAPTER, r": medians of (\w+) rounds, with") == MODEL_ROUNDS
     assert figure(CHAPTER, r"\(medians of (\w+) rounds") == POOL_ROUNDS
     assert figure(CHAPTER, r"for ([\d,]+) jobs of 100 ms, as the ideal") == JOBS
-    assert figure(CHAPTER, r"(\d+) (?:workers are|threads that all)") == max(SIZES)
+    assert figure(CHAPTER, r"(\d+) (?:workers are|threads that)") == max(SIZES)
+    peaks = {
+        (model, kind): round(median(each["peak MiB"] for each in runs))
+        for model, kinds in data["models"].items()
+        for kind, runs in kinds.items()
+    }
+    processes = [peaks.pop(("process_pool", kind)) for kind in (IO, CPU)]
+    assert processes == [
+        figure(CHAPTER, rf"(\d+) MiB for (?:the pool of|that of) {many}")
+        for many in (r"ten\b", "two")
+    ]
+    assert min(peaks.values()) == figure(CHAPTER, r"(\d+) to \d+ MiB, but")
+    assert max(peaks.values()) == figure(CHAPTER, r"\d+ to (\d+) MiB, but")
     stated = figure(CHAPTER, r"workers are ([\d,]+) messages a second")
     assert 0.95 < stated / (max(SIZES) / EACH) <= 1
     for model in set(MODELS) - {"one_at_a_time"}:
@@ -492,11 +503,10 @@ def test_the_table_of_choices_names_scripts_that_are_so() -> None:
         assert ("1" in workers) == ("in order" in work or "one at a time" in work)
 
 
-def test_the_figure_and_the_tables_show_the_record() -> None:
+def test_the_figure_and_the_table_show_the_record() -> None:
     data = json.loads(RECORD.read_text())
-    for name, table in (("", rows(data)), ("-efficiency", efficiency_rows(data))):
-        with (FIGURES / f"{CHAPTER}{name}.csv").open(newline="") as file:
-            assert [*csv.reader(file)] == table
+    with (FIGURES / f"{CHAPTER}-efficiency.csv").open(newline="") as file:
+        assert [*csv.reader(file)] == efficiency_rows(data)
     svg = RECORD.with_suffix(".svg").read_text()
     for kinds in data["models"].values():
         for runs in kinds.values():

@@ -268,6 +268,15 @@ def test_nothing_scrolls_sideways_on_a_phone(browser: Browser, site: str, folder
     assert min(width for each in figures.values() for width in each) >= FIGURE - 1
 
 
+def test_no_page_is_higher_than_one_scrolls(browser: Browser, site: str, folder: Path) -> None:
+    """But for the one that is searched for a message."""
+    heights = {}
+    for name in set(html_pages(folder)) - {"errors.html"}:
+        browser.driver.get(f"{site}{name}")
+        heights[name] = browser.run("return document.documentElement.scrollHeight")
+    assert {name: height for name, height in heights.items() if height > 12_000} == {}
+
+
 def test_every_picture_has_its_text_and_every_link_its_end(folder: Path) -> None:
     names, pictures, links = {}, [], []
     for page_of in html_pages(folder):

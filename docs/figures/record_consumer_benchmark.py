@@ -184,22 +184,6 @@ def growth_rows(data: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def ratio_rows(peers: dict[str, Any]) -> list[list[str]]:
-    """Everybody beside librabbitmq, or beside our fastest, in the same run."""
-    rows = []
-    for table in ("clients, each acked", "clients, 100 acked at once"):
-        limit = rate(peers, table, consumer="peer_librabbitmq")
-        for consumer, fast in sorted(
-            {(run["consumer"], run.get("uvloop")) for run in of(peers, table)},
-            key=lambda it: -rate(peers, table, consumer=it[0], uvloop=it[1]),
-        ):
-            found = rates(of(peers, table, consumer=consumer, uvloop=fast))
-            name = shown(consumer) + (" with uvloop" if fast else "")
-            policy = "each" if "each" in table else "100 at once"
-            rows.append([name, policy, thousands(found), f"{median(found) / limit:.2f}"])
-    return rows
-
-
 def task_rows(peers: dict[str, Any]) -> list[list[str]]:
     best = max(rate(peers, "tasks", consumer=each) for each in ours(peers))
     return [
@@ -249,7 +233,6 @@ def bars(data: dict[str, Any], peers: dict[str, Any] | None) -> dict[str, tuple[
 def tables(data: dict[str, Any], peers: dict[str, Any] | None) -> dict[str, list[list[str]]]:
     """By file name: the page's tables, the first row their head."""
     found = {
-        "prefetch": grid(data, "prefetch", "prefetch"),
         "length": grid(data, "length", "messages"),
         "lever-prefetch": grid(data, "lever: prefetch", "prefetch"),
         "acks": grid(data, "lever: acks", "ack_every"),
@@ -258,22 +241,19 @@ def tables(data: dict[str, Any], peers: dict[str, Any] | None) -> dict[str, list
         "window": grid(data, "lever: window", "window"),
         "queue-type": queue_rows(data),
         "pool": [
-            ["Workers", "pika_threads.py", "of ideal", "aio_pika_tasks.py", "of ideal"],
+            ["Workers", "pika threads", "of ideal", "aio-pika tasks", "of ideal"],
             *pool_rows(data),
         ],
         "growth": [
-            ["Messages", "pika_fastest.py: µs each", "MiB", "aio_pika_fastest.py: µs each", "MiB"],
+            ["Messages", "pika: µs each", "MiB", "aio-pika: µs each", "MiB"],
             *growth_rows(data),
         ],
     }
     if peers:
         found |= {
-            "clients": [
-                ["", "Acked", "Thousand a second", "Of librabbitmq"], *ratio_rows(peers)
-            ],
             "tasks": [["", "Thousand a second", "Times slower"], *task_rows(peers)],
             "uvloop": grid(peers, "lever: uvloop", "uvloop"),
-        }  # fmt: skip
+        }
     return found
 
 
@@ -351,8 +331,9 @@ def draw_record(data: dict[str, Any]) -> None:
                 if value != 0
             }  # fmt: skip
             curve(axes, points, *styles[consumer], consumer)
-        # Room for the legend.
-        axes.set_ylim(0, 1.6 * max(rates(of(data, table))) / 1000)
+        # Room for the legend, a line for each consumer.
+        room = 1.15 + 0.15 * len(axes.get_legend_handles_labels()[1])
+        axes.set_ylim(0, room * max(rates(of(data, table))) / 1000)
     for axes, table, across in (
         (right, "length", "messages"),
         (bottom, "lever: acks", "ack_every"),

@@ -153,18 +153,8 @@ def shown(values: list[float], digits: int = 0) -> str:
     return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
 
 
-def rows(data: dict[str, Any]) -> list[list[str]]:
-    """The page's table: a model a row."""
-    found = []
-    for model, kinds in data["models"].items():
-        rates = [shown([each["a second"] for each in kinds[kind]]) for kind in KINDS]
-        peaks = [statistics.median(each["peak MiB"] for each in kinds[kind]) for kind in KINDS]
-        found.append([f"{model}.py", *rates, *(f"{peak:.0f}" for peak in peaks)])
-    return found
-
-
 def efficiency_rows(data: dict[str, Any]) -> list[list[str]]:
-    """The page's other table: a number of workers a row."""
+    """The page's table: a number of workers a row."""
     pools = data["efficiency"]
     return [[str(size), *(shown(pools[pool][str(size)], 2) for pool in POOLS)] for size in SIZES]
 
@@ -173,12 +163,8 @@ def draw() -> None:
     from matplotlib.figure import Figure
 
     data = json.loads(RECORD.read_text())
-    for path, table in (
-        (FIGURES / f"{CHAPTER}.csv", rows(data)),
-        (FIGURES / f"{CHAPTER}-efficiency.csv", efficiency_rows(data)),
-    ):
-        with path.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(table)
+    with (FIGURES / f"{CHAPTER}-efficiency.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(efficiency_rows(data))
     figure = Figure(figsize=(WIDTH, 6.4), layout="constrained")
     titles = {IO: "waits 100 ms", CPU: "computes"}
     for axes, (kind, title) in zip(figure.subplots(2), titles.items(), strict=True):

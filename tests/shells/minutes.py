@@ -7,6 +7,7 @@ README and the index name the minutes; this writes them there, and the tests hol
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from math import ceil
 from pathlib import Path
 
@@ -22,23 +23,29 @@ STEP = 5
 
 TABLE = re.compile(r"^\.\. list-table::\n(?:(?:   .*)?\n)+", re.MULTILINE)
 ROW = re.compile(r"^   \* - .*\n(?:     .*\n)+", re.MULTILINE)
-HOLDERS = ("tab-set", "tab-item", "figure", "list-table", "note", "warning", "seealso", "glossary")
+# Directives that hold text of their own; and those that do so outside tables and captions.
+HOLDERS = (
+    *("tab-set", "tab-item", "dropdown", "note", "warning", "seealso", "glossary"),
+    *("figure", "list-table"),
+)
+PLAIN = HOLDERS[:-2]
+RULE = re.compile(r"([=+~^-])\1{2,}$")
 
 
-def prose(page: Path) -> list[str]:
-    """The words of a page that are neither code nor directives."""
+def prose(page: Path, holders: tuple[str, ...] = HOLDERS) -> list[str]:
+    """The words of a page that are neither titles, code, nor directives."""
     words, hidden = [], -1
-    for line in page.read_text(encoding="utf-8").splitlines():
+    text = re.sub(r"\s+<[^>\n]+>`", "`", page.read_text(encoding="utf-8"))  # a link's target
+    lines = text.splitlines()
+    for line, after in pairwise([*lines, ""]):
         indent = len(line) - len(line.lstrip())
-        if not line.strip():
-            continue
-        if hidden >= 0 and indent > hidden:
+        if not line.strip() or (hidden >= 0 and indent > hidden):
             continue
         hidden = -1
-        if found := re.match(r"\s*\.\. ([\w-]+)::", line):
-            hidden = -1 if found[1] in HOLDERS else indent
-        elif not re.match(r"\s*(\.\. |:[\w-]+:|[=+\-~^]{3,}$|[=+|-])", line):
-            words += re.findall(r"[A-Za-z][\w'’-]*", line)
+        if found := re.match(r"\s*(?:\.\. (?:([\w-]+)::)?|:[\w-]+:(?: |$))", line):
+            hidden = -1 if found[1] in holders else indent
+        elif not RULE.match(line) and not RULE.match(after):
+            words += [word for word in line.split() if re.search(r"\w", word)]
     return words
 
 
