@@ -7,6 +7,7 @@ import re
 from importlib import metadata
 
 import fates
+import pytest
 from broker import Broker
 from shells.chapters import ROOT, page, said, version
 
@@ -63,6 +64,23 @@ def test_what_changes_is_what_is_recorded() -> None:
         assert timeouts[series].startswith("the channel closes" if closes else "the consumer is")
         classic = recorded["timeout_classic", "pika"].worker == "goes on"
         assert ("on a classic queue nothing happens" in timeouts[series]) == classic
+    assert limits["4.0"] == said("glossary", r"(\d+) times by default since RabbitMQ 4\.0")
+    assert limits["3.10"] == "none"
+    assert said("glossary", "(without limit before)")
+
+
+ACK_TIMEOUT = {
+    "errors": r"longer than ``consumer_timeout``, (\d+) minutes",
+    "production-worker": r"waits for an ack for (\d+) minutes",
+    "versions": r"Not acked in (\d+) minutes",
+    "what-happens": r"\*\*The ack timeout\*\* is (\d+) minutes",
+}
+
+
+@pytest.mark.parametrize("name", ACK_TIMEOUT)
+def test_the_ack_timeout_is_that_of_this_broker(broker: Broker, name: str) -> None:
+    setting = broker.ctl("eval", "application:get_env(rabbit, consumer_timeout).")
+    assert f"{{ok,{int(said(name, ACK_TIMEOUT[name])) * 60_000}}}" in setting
 
 
 def test_what_changes_is_so_with_this_broker(broker: Broker) -> None:
