@@ -31,6 +31,12 @@ BESIDE = (
     ".map(row => [...row.cells].slice(0, 2).map(cell => cell.innerText.trim())))"
 )
 STATES = ("Ready", "Unacked", "Total")
+# No time below the chart is cut.
+WHOLE = (
+    "return [...document.querySelector('#main .chart').querySelectorAll('*')].every(each =>"
+    " each.children.length || !each.textContent"
+    " || each.getBoundingClientRect().right < arguments[0])"
+)
 
 
 def send(broker: Broker) -> None:
@@ -54,6 +60,7 @@ def look(browser: Browser, broker: Broker) -> dict[str, str]:
     browser.driver.get(f"{broker.api}/#/queues/%2F/{QUEUE}")
     browser.until(f"return {BESIDE}.Total === '{len(TASKS)}'")
     time.sleep(20)  # of which the chart shows the history
+    browser.until(WHOLE, LEFT + WIDTH)
     browser.run("document.querySelector('#header').style.display = 'none'")
     found = browser.run(f"return {BESIDE}")
     return {state: found[state] for state in STATES}
