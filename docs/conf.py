@@ -1,6 +1,7 @@
 """Sphinx configuration; build with `make docs`."""
 
 import os
+import re
 import sys
 from difflib import unified_diff
 from pathlib import Path
@@ -33,6 +34,7 @@ html_theme = "furo"
 html_theme_options = {"source_view_link": f"{files_url}/docs/{{filename}}"} if files_url else {}
 html_title = project
 html_static_path = ["_static"]
+templates_path = [str(Path(__file__).parent / "_templates")]
 html_css_files = ["page.css"]
 html_js_files = [("page.js", {"defer": "defer"})]
 
@@ -56,15 +58,16 @@ def show_diff(self: LiteralIncludeReader, location: tuple[str, int] | None = Non
 LiteralIncludeReader.show_diff = show_diff
 
 
-def give_captions_a_level(
+def say_what_headings_are(
     app: Sphinx, name: str, template: str, context: dict[str, Any], tree: object
 ) -> None:
-    """A heading says how deep it is; Sphinx leaves that out of its captions."""
+    """For screen readers: how deep a heading is, and that an empty cell is none."""
     for part in ("body", "furo_navigation_tree"):
         if context.get(part):
             caption = '<p class="caption" role="heading"'
-            context[part] = context[part].replace(f"{caption}>", f'{caption} aria-level="2">')
+            text = context[part].replace(f"{caption}>", f'{caption} aria-level="2">')
+            context[part] = re.sub(r'<th (class="head[ \w]*")></th>', r"<td \1></td>", text)
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("html-page-context", give_captions_a_level, priority=900)  # after the theme
+    app.connect("html-page-context", say_what_headings_are, priority=900)  # after the theme

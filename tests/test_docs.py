@@ -300,6 +300,18 @@ def test_set_up_names_what_is_used() -> None:
         }, line
 
 
+def test_the_picture_of_a_queue_shows_its_record() -> None:
+    record = json.loads((DOCS / "figures/set-up.json").read_text())
+    assert record["about"]["rabbitmq"] == said("set-up", r"UI of RabbitMQ ([\d.]+):")
+    assert record["queue"] == said("set-up", r"\*Queues and Streams\*, and there ``(\w+)``\.")
+    assert record["counts"] == {
+        name: said("set-up", rf"{name} (\d+)[,.]") for name in ("Ready", "Unacked", "Total")
+    }
+    sent = figure("set-up", r"has sent (\w+) tasks")
+    assert record["counts"]["Total"] == record["counts"]["Ready"] == f"{sent}"
+    assert (DOCS / "figures/set-up.png").stat().st_size < 100_000
+
+
 def test_the_dev_container_has_what_the_page_says() -> None:
     folder = ROOT / ".devcontainer"
     about = json.loads((folder / "devcontainer.json").read_text())

@@ -1,7 +1,7 @@
 """Record what the scripts do, and draw the pages' figures from the record.
 
     record.py                  record anew, then draw
-    record.py 2-work-queues    only the figures of that chapter, or of the demo
+    record.py 2-work-queues    only the figures of that chapter, or of another page: set-up, demo
     record.py --draw           draw again from the committed records
 
 A record is a JSON file in this folder that says when, where and with what it
@@ -26,7 +26,7 @@ from shells.chapters import chapters, companions
 def modules() -> dict[str, str]:
     """By chapter: the module that makes its figures."""
     here = Path(__file__).parent
-    every = (*chapters(), *companions(), "demo", "sequences")
+    every = (*chapters(), *companions(), "set-up", "demo", "sequences")
     found = {chapter: f"record_{chapter.replace('-', '_')}" for chapter in every}
     return {chapter: name for chapter, name in found.items() if (here / f"{name}.py").exists()}
 
