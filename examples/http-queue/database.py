@@ -224,9 +224,13 @@ class SQLiteCopying:
 
     async def copy(self, rows: Sequence[Sequence[Any]]) -> None:
         connection = await self._begin()
-        await self._database._in(
-            self._name, connection.executemany, INSERT, rows
-        )
+
+        def work() -> None:
+            # Its cursor must not leave this thread: when another lets go of
+            # it, it resets the statement, which the next rows are using.
+            connection.executemany(INSERT, rows)
+
+        await self._database._in(self._name, work)
 
     async def run(self, statement: str, *values: Any) -> Rows:
         connection = await self._begin()
