@@ -327,8 +327,18 @@ def test_unknown_messages(database: str) -> None:
     run(use, database)
 
 
+def never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither claim nor queue finds a message by itself: they have to be told."""
+
+    async def none(_: Any) -> int:
+        return 0
+
+    monkeypatch.setattr(module("table_queue").TableQueue, "look_again", 60)
+    monkeypatch.setattr(module("table_queue").TableQueue, "due", none)
+
+
 def test_a_claim_waits_for_a_message(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module("routes_workers"), "LOOK_AGAIN", 60)
+    never_looks(monkeypatch)
 
     async def use(api: Client) -> None:
         waiting = asyncio.create_task(api.claim(wait=30))
@@ -347,7 +357,7 @@ def test_a_claim_waits_for_a_message(database: str, monkeypatch: pytest.MonkeyPa
 def test_a_message_that_comes_while_a_claim_looks(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module("routes_workers"), "LOOK_AGAIN", 60)
+    never_looks(monkeypatch)
 
     async def use(api: Client) -> None:
         claim, created = api.queue.claim, []
@@ -366,11 +376,27 @@ def test_a_message_that_comes_while_a_claim_looks(
     run(use, database)
 
 
+def test_a_waiting_claim_hears_that_the_time_has_come(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Backoffs and leases: the queue looks for what is due, and the claims need not."""
+    monkeypatch.setattr(module("table_queue").TableQueue, "look_again", 60)
+
+    async def use(api: Client) -> None:
+        await api.create(2)
+        await api.tell(await api.claim(lease=60), "fail", reason="no")
+        await api.claim(lease=0.3)
+        found = [await api.claim(wait=40, lease=60) for _ in range(2)]
+        assert [each["messages"][0]["attempts"] for each in found] == [2, 2]
+
+    run(use, database, policy={"backoff": 0.3})
+
+
 @pytest.mark.xdist_group("postgres")
 def test_a_claim_hears_of_a_message_that_came_by_another_process(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module("routes_workers"), "LOOK_AGAIN", 60)
+    never_looks(monkeypatch)
 
     async def use(api: Client) -> None:
         policy, settings = module("queues").Policy(), module("desk").Settings()
@@ -522,11 +548,9 @@ def test_the_page_has_the_defaults_of_the_scripts(monkeypatch: pytest.MonkeyPatc
     at_a_time = figure(CHAPTER, r"(?:because|Queue`` of) (\d+) (?:are in|places)")
     assert given.intake_size == at_a_time
     assert math.ceil(1_000 / at_a_time) == figure(CHAPTER, r"rows take (\w+) times as long")
-    assert (
-        float(said(CHAPTER, r"processes look every (\S+) s"))
-        == module("routes_workers").LOOK_AGAIN
-    )
-    longest = module("broker_queue").BrokerQueue.max_lease
+    broker = module("broker_queue").BrokerQueue
+    assert broker.look_again == figure(CHAPTER, r"programs put in after (\w+) second")
+    longest = broker.max_lease
     assert longest == 60 * figure(CHAPTER, r"At most (\d+) minutes, as the broker")
     takes_back = figure(CHAPTER, r"what isn't acknowledged for (\d+)")
     assert takes_back == figure("2-work-queues", r"not been acked for (\d+) minutes")

@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aio_pika
 from aio_pika.abc import (
+    AbstractChannel,
     AbstractIncomingMessage,
     AbstractRobustChannel,
     AbstractRobustConnection,
@@ -38,6 +39,11 @@ class Link:
         if not self._channel:
             raise QueueDown("The broker is away.")
         return self._channel
+
+    async def another_channel(self) -> AbstractChannel:
+        if not self._connection:
+            raise QueueDown("The broker is away.")
+        return await self._connection.channel(on_return_raises=True)
 
     def delay_of(self, attempt: int) -> float:
         """Seconds to wait after so many attempts."""
@@ -128,6 +134,26 @@ class Link:
 
     async def get(self, name: str) -> AbstractIncomingMessage | None:
         return await self._queues[name].get(fail=False, timeout=10)
+
+    @contextlib.asynccontextmanager
+    async def held(
+        self, name: str, limit: int
+    ) -> AsyncIterator[list[AbstractIncomingMessage]]:
+        """Get messages; what isn't acknowledged meanwhile goes back."""
+        found: list[AbstractIncomingMessage] = []
+        try:
+            try:
+                while len(found) < limit:
+                    if not (message := await self.get(name)):
+                        break
+                    found.append(message)
+                yield found
+            finally:
+                for message in found:
+                    if not message.processed:
+                        await message.nack(requeue=True)
+        except AWAY as error:
+            raise QueueDown(f"The broker is away: {error!r}") from None
 
     async def ack(self, message: AbstractIncomingMessage) -> None:
         try:

@@ -26,6 +26,8 @@ AWAY = (
     asyncpg.InterfaceError,
     asyncpg.TooManyConnectionsError,
     asyncpg.exceptions.OperatorInterventionError,
+    # Two processes waited for each other, and one had to give way.
+    asyncpg.exceptions.TransactionRollbackError,
 )
 # As many as can be of use: one for each kind of statement that is shared, and
 # some for files and for people.
