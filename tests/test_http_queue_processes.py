@@ -184,10 +184,14 @@ def test_they_end_with_the_one_that_started_them(start: Starter, option: str) ->
     several = Several(start, option)
     several.server.process.kill()
     deadline = time.monotonic() + 30
-    for id in several.ids:
-        while is_there(id):
-            assert time.monotonic() < deadline, f"{id} is still there"
-            time.sleep(0.05)
+    try:
+        for id in several.ids:
+            while is_there(id):
+                assert time.monotonic() < deadline, f"{id} is still there"
+                time.sleep(0.05)
+    finally:
+        for id in filter(is_there, several.ids):
+            os.kill(id, signal.SIGKILL)
 
 
 # --- In this process: two queues, as two processes have them ------------------

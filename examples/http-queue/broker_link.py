@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import aio_pika
@@ -15,7 +16,23 @@ from aio_pika.abc import (
 )
 from aiormq.exceptions import AMQPError
 from broker_messages import DEAD, QUEUE
+from pamqp import decode
 from queues import Policy, QueueDown
+
+
+def timestamp(value: bytes) -> tuple[int, datetime]:
+    """Any message may have a time of the year 292278994, which Python lacks.
+
+    For pamqp that is the end of the connection, again and again, as the
+    message comes back. Here it is the last time that there is.
+    """
+    try:
+        return decode.timestamp(value)
+    except (ValueError, OverflowError, OSError):
+        return 8, datetime.max.replace(tzinfo=UTC)
+
+
+decode.METHODS["timestamp"] = decode.TABLE_MAPPING[b"T"] = timestamp
 
 QUORUM = {"x-queue-type": "quorum"}
 AWAY = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)

@@ -96,9 +96,11 @@ class Peers:
     async def _talk(self) -> None:
         """Tell at once of new messages, and each second of our numbers."""
         while True:
+            # Not wait_for(), which may take no notice of close().
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), 1)
-                await asyncio.sleep(0.01)  # of several at once
+                async with asyncio.timeout(1):
+                    await self._told.wait()
+                    await asyncio.sleep(0.01)  # of several at once
             self._told.clear()
             count, self._untold = self._untold, 0
             news = [self.name, count, self._numbers()]
