@@ -3,9 +3,10 @@
 Here are api.py with desk.py, guard.py, routes_people.py, routes_producers.py and
 routes_workers.py; schemas.py, queues.py; table_queue.py with statements.py, database.py,
 models.py, migrate.py, 0001_initial.py and 0002_finished.py; and benchmark.py with
-benchmark_server.py and benchmark_faults.py. In test_http_queue_broker.py are broker_queue.py,
-broker_link.py, broker_messages.py and broker_intake.py; in _intake and _sheets intake.py,
-spreadsheet.py and workbook.py; in _commands client.py and working.py; and the page in _page.
+benchmark_server.py, benchmark_faults.py and benchmark_soak.py. In test_http_queue_broker.py are
+broker_queue.py, broker_link.py, broker_messages.py and broker_intake.py; in _processes
+processes.py and broker_peers.py; in _intake and _sheets intake.py, spreadsheet.py and workbook.py;
+in _commands client.py and working.py; and the page in _page.
 """
 
 from __future__ import annotations
@@ -487,6 +488,25 @@ def test_killed_at_random_nothing_is_lost(database: str, tmp_path: Path) -> None
     assert {n: c for n, c in told["state"].items() if c and n != "queue"} == {"done": 200}
     # A kill can cost what the killed had claimed: 10 for each worker.
     assert told["handled_again"] <= 3 * 2 * 10
+
+
+@pytest.mark.long
+def test_a_soak_ends_with_an_empty_queue_and_forgets(sqlite: str, tmp_path: Path) -> None:
+    given = benchmark(
+        database=sqlite,
+        folder=str(tmp_path),
+        messages=6_000,
+        minutes=1,
+        workers=2,
+        pause=2,
+        keep=1,
+    )
+    told = module("benchmark").soak(given)
+    assert (told["completed"], told["left"], told["dead"]) == (6_000, 0, 0)
+    assert told["killed"] > 0
+    # What a killed worker had is handed out again, so that it is at most as many.
+    assert max(told["kept"]) < 6_000
+    assert {*map(len, (told["per_second"], told["mib"]))} == {len(told["kept"])}
 
 
 def test_two_processes_start_on_one_new_database(database: str) -> None:
