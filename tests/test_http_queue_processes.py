@@ -31,13 +31,14 @@ both = pytest.mark.parametrize("option", [POSTGRES, BROKER], indirect=True)
 class Several:
     """serve.py with several processes."""
 
-    def __init__(self, start: Starter, *options: str) -> None:
+    def __init__(self, start: Starter, *options: str, processes: int = PROCESSES) -> None:
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
-        more = (f"--port={port}", f"--processes={PROCESSES}", *options)
+        more = (f"--port={port}", f"--processes={processes}", *options)
         self.server: Script = start(CHAPTER, "", "serve.py", *more, url=NO_BROKER)
         self.ids: list[int] = []
-        for _ in range(PROCESSES):
+        self.server.wait_for("A queue in ", seconds=90)
+        for _ in range(processes if processes > 1 else 0):
             self.next()
 
     def next(self) -> int:
@@ -152,6 +153,27 @@ def test_one_is_killed_and_the_others_go_on(start: Starter, option: str) -> None
     assert {*refused} <= {409}
     assert several.server.interrupt() == 0
     assert not [*filter(is_there, several.ids)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [1, PROCESSES])
+@pytest.mark.parametrize("option", [BROKER], indirect=True)
+def test_a_claim_that_waits_does_not_keep_it_from_ending(
+    start: Starter, option: str, processes: int
+) -> None:
+    several = Several(start, option, processes=processes)
+
+    async def use() -> Any:
+        async with session(several) as http:
+            wanted = {"wait_seconds": 50}
+            waiting = [asyncio.create_task(call(http, "/v1/claims", wanted)) for _ in range(6)]
+            await asyncio.sleep(1.5)
+            assert await asyncio.to_thread(several.server.interrupt) == 0
+            return await asyncio.gather(*waiting)
+
+    for status, told in asyncio.run(asyncio.wait_for(use(), 60)):
+        assert (status, told["messages"]) == (200, [])
+    assert several.server.stderr == []
 
 
 @pytest.mark.long

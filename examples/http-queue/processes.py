@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -56,10 +57,19 @@ def application() -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
         if parent := multiprocessing.parent_process():
             # Killed, it tells nobody; we would stay, and keep the port.
-            loop = asyncio.get_running_loop()
             loop.add_reader(parent.sentinel, orphaned, loop, parent.sentinel)
+        exits = signal.getsignal(signal.SIGTERM)
+
+        def leave(number: int, frame: Any) -> None:
+            """As uvicorn does, and nobody waits any longer."""
+            exits(number, frame)  # type: ignore[operator]
+            loop.call_soon_threadsafe(app.state.desk.end)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, leave)
         await queue.start()
         await readers.prepare()
         print(f" [*] Process {os.getpid()} is ready", flush=True)

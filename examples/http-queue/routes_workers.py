@@ -73,7 +73,7 @@ async def wait_for(
         seen = desk.arrivals
         token, found = await take(desk, wanted)
         left = deadline - time.monotonic()
-        if found or left <= 0:
+        if found or left <= 0 or desk.ending:
             return token, found
         async with desk.arrived:
             look = min(left, desk.queue.look_again)

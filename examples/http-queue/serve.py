@@ -101,6 +101,11 @@ class Server(uvicorn.Server):
     """Says so when it is ready."""
 
     kind = ""
+    desk: Any = None
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        self.desk.end()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -170,11 +175,11 @@ async def serve(given: argparse.Namespace) -> None:
         given.port,
         log_level="warning",
         access_log=False,
-        # A worker that waits for messages doesn't keep us from ending.
+        # An upload, say, doesn't keep us from ending.
         timeout_graceful_shutdown=3,
     )
     server = Server(config)
-    server.kind = queue.kind
+    server.kind, server.desk = queue.kind, app.state.desk
     try:
         await readers.prepare()
         await server.serve()
