@@ -150,7 +150,8 @@ def test_one_is_killed_and_the_others_go_on(start: Starter, option: str) -> None
         assert handed.total() == len(handed)
     else:  # the broker has again what the killed one had
         assert handed.total() <= 120 + 4 * 3
-    assert {*refused} <= {409}
+    # 503: it was asked to acknowledge, and killed before it answered.
+    assert {*refused} <= ({409} if option.startswith("--database") else {409, 503})
     assert several.server.interrupt() == 0
     assert not [*filter(is_there, several.ids)]
 
