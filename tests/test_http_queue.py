@@ -3,9 +3,10 @@
 Here are api.py with desk.py, guard.py, routes_people.py, routes_producers.py and
 routes_workers.py; schemas.py, queues.py; table_queue.py with statements.py, database.py,
 models.py, migrate.py, 0001_initial.py and 0002_finished.py; and benchmark.py with
-benchmark_server.py and benchmark_faults.py. In test_http_queue_broker.py are broker_queue.py,
-broker_link.py, broker_messages.py and broker_intake.py; in _intake and _sheets intake.py,
-spreadsheet.py and workbook.py; in _commands client.py and working.py; and the page in _page.
+benchmark_server.py, benchmark_faults.py and benchmark_soak.py. In test_http_queue_broker.py are
+broker_queue.py, broker_link.py, broker_messages.py and broker_intake.py; in _processes
+processes.py and broker_peers.py; in _intake and _sheets intake.py, spreadsheet.py and workbook.py;
+in _commands client.py and working.py; and the page in _page.
 """
 
 from __future__ import annotations
@@ -27,27 +28,17 @@ from typing import Any
 import httpx
 import pytest
 import record_http_queue as figures
-from apps.http_queue import CHAPTER, FOLDER, LETTER, Client, module, run
-from apps.postgres import Postgres, PostgresError
+from apps.http_queue import CHAPTER, FOLDER, LETTER, Client, in_one_process, module, run
+from apps.postgres import Postgres
 from shells.chapters import figure, page, reader_environment, said
+
+pytest_plugins = ["apps.fixtures"]
 
 NOBODY = "0" * 32
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Postgres]:
-    """One server for this process; xdist keeps its tests in one."""
-    try:
-        server = Postgres()
-    except PostgresError as error:
-        pytest.fail(str(error))
-    with server:
-        yield server
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "database" in metafunc.fixturenames:
-        in_one_process = pytest.mark.xdist_group("postgres")
         both = ["sqlite", pytest.param("postgres", marks=in_one_process)]
         metafunc.parametrize("database", both, indirect=True)
 
@@ -327,8 +318,18 @@ def test_unknown_messages(database: str) -> None:
     run(use, database)
 
 
+def never_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither claim nor queue finds a message by itself: they have to be told."""
+
+    async def none(_: Any) -> int:
+        return 0
+
+    monkeypatch.setattr(module("table_queue").TableQueue, "look_again", 60)
+    monkeypatch.setattr(module("table_queue").TableQueue, "due", none)
+
+
 def test_a_claim_waits_for_a_message(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module("routes_workers"), "LOOK_AGAIN", 60)
+    never_looks(monkeypatch)
 
     async def use(api: Client) -> None:
         waiting = asyncio.create_task(api.claim(wait=30))
@@ -347,7 +348,7 @@ def test_a_claim_waits_for_a_message(database: str, monkeypatch: pytest.MonkeyPa
 def test_a_message_that_comes_while_a_claim_looks(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module("routes_workers"), "LOOK_AGAIN", 60)
+    never_looks(monkeypatch)
 
     async def use(api: Client) -> None:
         claim, created = api.queue.claim, []
@@ -366,11 +367,29 @@ def test_a_message_that_comes_while_a_claim_looks(
     run(use, database)
 
 
-@pytest.mark.xdist_group("postgres")
+def test_a_waiting_claim_hears_that_the_time_has_come(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Backoffs and leases: the queue looks for what is due, and the claims need not."""
+    monkeypatch.setattr(module("table_queue").TableQueue, "look_again", 60)
+
+    async def use(api: Client) -> None:
+        await api.create(2)
+        await api.tell(await api.claim(lease=60), "fail", reason="no")
+        await api.claim(lease=0.3)
+        started = time.monotonic()
+        found = [await api.claim(wait=50, lease=60) for _ in range(2)]
+        assert time.monotonic() - started < 30  # at the end of its wait it looks
+        assert [each["messages"][0]["attempts"] for each in found] == [2, 2]
+
+    run(use, database, policy={"backoff": 0.3})
+
+
+@in_one_process
 def test_a_claim_hears_of_a_message_that_came_by_another_process(
     postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module("routes_workers"), "LOOK_AGAIN", 60)
+    never_looks(monkeypatch)
 
     async def use(api: Client) -> None:
         policy, settings = module("queues").Policy(), module("desk").Settings()
@@ -471,6 +490,23 @@ def test_killed_at_random_nothing_is_lost(database: str, tmp_path: Path) -> None
     assert told["handled_again"] <= 3 * 2 * 10
 
 
+@pytest.mark.long
+def test_a_soak_ends_with_an_empty_queue_and_forgets(sqlite: str, tmp_path: Path) -> None:
+    given = benchmark(
+        database=sqlite,
+        folder=str(tmp_path),
+        messages=12_000,
+        minutes=1,
+        workers=2,
+        pause=3,
+        keep=0,
+    )
+    told = module("benchmark").soak(given)
+    assert (told["completed"], told["left"], told["dead"]) == (12_000, 0, 0)
+    assert max(told["kept"]) < 12_000  # it begins to forget before all is done
+    assert {*map(len, (told["per_second"], told["mib"]))} == {len(told["kept"])}
+
+
 def test_two_processes_start_on_one_new_database(database: str) -> None:
     asked = "import asyncio, sys; sys.path.insert(0, sys.argv[1])\n"
     asked += "from table_queue import *\nfrom queues import Policy\n"
@@ -522,11 +558,9 @@ def test_the_page_has_the_defaults_of_the_scripts(monkeypatch: pytest.MonkeyPatc
     at_a_time = figure(CHAPTER, r"(?:because|Queue`` of) (\d+) (?:are in|places)")
     assert given.intake_size == at_a_time
     assert math.ceil(1_000 / at_a_time) == figure(CHAPTER, r"rows take (\w+) times as long")
-    assert (
-        float(said(CHAPTER, r"processes look every (\S+) s"))
-        == module("routes_workers").LOOK_AGAIN
-    )
-    longest = module("broker_queue").BrokerQueue.max_lease
+    broker = module("broker_queue").BrokerQueue
+    assert broker.look_again == figure(CHAPTER, r"programs put in after (\w+) second")
+    longest = broker.max_lease
     assert longest == 60 * figure(CHAPTER, r"At most (\d+) minutes, as the broker")
     takes_back = figure(CHAPTER, r"what isn't acknowledged for (\d+)")
     assert takes_back == figure("2-work-queues", r"not been acked for (\d+) minutes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,29 @@ def test_headers_of_others_mean_nothing(url: str) -> None:
         await api.tell(first, "complete")
 
     run(use, broker=url, policy={"backoff": 0.1})
+
+
+@pytest.mark.parametrize("at", [2**32, 9223372036854775, 2**63 - 1, 2**64 - 1])
+def test_a_time_that_no_calendar_has_harms_nobody(
+    url: str, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Java's last millisecond, in the year 292278994, and others as odd."""
+    now = datetime.now(UTC)
+
+    async def use(api: Client) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr("pika.data.calendar.timegm", lambda _: at)
+            put(url, LETTER, timestamp=at, headers={"when": now, "in": [now]}, **FINE)
+        put(url, b"\xff", timestamp=at)
+        (id,) = await api.create()
+        claimed = await api.claim(5, wait=20)
+        assert [each["id"] for each in claimed["messages"]] == [FINE["message_id"], id]
+        assert (await api.counts())["dead"] == 1
+        assert len((await api.get("/v1/dead"))["messages"]) == 1
+        await api.tell(claimed, "fail", reason="no", retry=False)
+        assert await api.post("/v1/dead/requeue") == {"requeued": 2}
+
+    run(use, broker=url)
 
 
 def test_two_of_one_id_are_two_messages(url: str) -> None:

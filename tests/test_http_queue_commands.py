@@ -17,11 +17,13 @@ import pexpect
 import pytest
 import requests
 from apps import odd_sheets
-from apps.http_queue import CHAPTER, FOLDER
+from apps.http_queue import BROKER, CHAPTER, FOLDER, POSTGRES, SQLITE
 from apps.serving import NO_BROKER, Served, book, letters, text
 from broker import free_ports
 from conftest import Starter, assert_one_line, poll
 from shells.chapters import page, reader_environment
+
+pytest_plugins = ["apps.fixtures"]
 
 
 def test_nothing_is_open_to_others_by_default(start: Starter) -> None:
@@ -222,9 +224,10 @@ def test_a_bar_on_a_terminal(start: Starter, tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(400)
-def test_made_up_requests_find_no_defect(start: Starter, tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", [SQLITE, POSTGRES, BROKER], indirect=True)
+def test_made_up_requests_find_no_defect(start: Starter, tmp_path: Path, option: str) -> None:
     """schemathesis makes them up from the OpenAPI document: no 5xx."""
-    api = Served(start, tmp_path, "--max-wait=0")
+    api = Served(start, tmp_path, option, "--max-wait=0")
     command = ["run", f"{api.url}openapi.json", "--checks=not_a_server_error", "--seed=1"]
     command += ["--max-examples=3", "--phases=examples,coverage,fuzzing", "--no-color"]
     command += ["--request-timeout=60"]

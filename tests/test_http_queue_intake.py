@@ -122,6 +122,51 @@ def test_an_error_while_storing_stores_nothing(database: str, tmp_path: Path) ->
     run(use, database)
 
 
+def test_a_cursor_does_not_leave_its_thread(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropped elsewhere, it resets the statement that its own thread is using."""
+    path = book(tmp_path / "a.xlsx", letters(5_000))
+    connections = module("database").SQLite
+    inside, left = connections._in, []
+
+    async def seen(self: Any, name: str, work: Any, *given: Any) -> Any:
+        left.append(await inside(self, name, work, *given))
+        return left[-1]
+
+    monkeypatch.setattr(connections, "_in", seen)
+
+    async def use(api: Client) -> None:
+        assert (await api.upload(path))[0] == 201
+        await api.claim()
+        await api.counts()
+
+    run(use, database)
+    assert len(left) > 5
+    assert not [each for each in left if type(each).__module__ == "sqlite3"]
+
+
+def test_a_reader_that_ends_in_the_middle_of_a_line(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halves = ('{"rows"', '{"rows": 2, "warnings": []}\n[[2, "{}"], [3')
+    path = book(tmp_path / "a.xlsx", letters(2))
+    for half in halves:
+        reader = tmp_path / "reader.py"
+        reader.write_text(f"import sys\nsys.stdin.read()\nprint({half!r}, end='')")
+        monkeypatch.setattr(module("intake"), "READER", reader)
+
+        async def use(api: Client) -> None:
+            status, told = await api.upload(path)
+            assert (status, told["files"][0]["faults"][0]["reason"]) == (
+                422,
+                "The reader ended before the file.",
+            )
+            assert await api.counts() == {}
+
+        run(use, database)
+
+
 @pytest.mark.parametrize("at_the_same_time", [False, True])
 def test_an_upload_with_a_key_is_taken_once(
     database: str, tmp_path: Path, at_the_same_time: bool

@@ -109,6 +109,16 @@ return [...document.querySelectorAll("input, select, button, progress, svg, [rol
     || each.getAttribute("aria-label") || each.getAttribute("aria-labelledby")))
   .map(each => each.outerHTML)
 """
+# Headers that nobody can see, lists that hold something else, regions of one name.
+UNSOUND = """
+const labels = [...document.querySelectorAll("section, main, [role=region]")].map(each =>
+  each.getAttribute("aria-label") || each.getAttribute("aria-labelledby"));
+return [
+  ...[...document.querySelectorAll("th")].filter(each =>
+    !each.textContent.trim() || each.querySelector(".hid")),
+  ...document.querySelectorAll("dl > :not(div), dl > div > :not(dt, dd)"),
+].map(each => each.outerHTML).concat(labels.filter((each, n) => labels.indexOf(each) < n))
+"""
 # The contrast of text with what is behind it, as WCAG counts it: 4.5 or more.
 CONTRAST = """
 const light = text => {
@@ -162,6 +172,7 @@ def test_the_page_can_be_read_by_all(
     assert (sum(map(int, re.findall(r"\d+", background))) < 300) == (scheme == "dark")
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
     assert browser.execute_script(NAMELESS) == []
+    assert browser.execute_script(UNSOUND) == []
     assert browser.execute_script(CONTRAST) == []
     # Nothing comes from elsewhere.
     names = browser.execute_script(

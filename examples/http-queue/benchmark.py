@@ -6,8 +6,9 @@
 What there is: claims (several processes claim at once), rate (creates, claims
 and completes in a second, and what each costs client and server), upload (rows
 in a second), simulated (one by one against upload and batch), chaos (workers
-and the API are killed at random). It prints JSON. --database and --queue are
-those of serve.py; the default is SQLite in a temporary folder.
+and the API are killed at random), soak (for long, with workers killed: speed,
+memory and table by tenths). It prints JSON. --database and --queue are those
+of serve.py; the default is SQLite in a temporary folder.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any
 
 from benchmark_faults import chaos, claim_all, claims, victim
 from benchmark_server import LETTER, Server, options_of, send, serving, start
+from benchmark_soak import soak, soaker
 from client import Api, run_command
 from make_samples import write
 
@@ -166,6 +168,7 @@ def arguments() -> argparse.Namespace:
         (upload, 100_000),
         (simulated, 1_000),
         (chaos, 5_000),
+        (soak, 1_000_000),
     ):
         add = of.add_parser(measure.__name__).add_argument
         add("--database", help="as serve.py has it")
@@ -178,10 +181,14 @@ def arguments() -> argparse.Namespace:
         add("--create", type=float, default=3, help="simulated seconds")
         add("--handle", type=float, default=5, help="simulated seconds")
         add("--kills", type=int, default=30, help="of chaos")
-        add("--pause", type=float, default=1, help="seconds between kills")
+        pause = 10 if measure is soak else 1
+        add("--pause", type=float, default=pause, help="between kills")
+        add("--minutes", type=float, default=30, help="of soak, at most")
+        add("--keep", type=float, default=20, help="as serve.py, for soak")
         add("--limit", type=float, default=300, help="seconds of chaos")
         add("--seed", type=int, default=1)
     of.add_parser("claimer").add_argument("--database")
+    of.add_parser("soaker").add_argument("url")
     for_victim = of.add_parser("victim")
     for_victim.add_argument("url")
     for_victim.add_argument("journal")
@@ -192,6 +199,8 @@ def main() -> int:
     given = arguments()
     if given.what == "claimer":
         return asyncio.run(claim_all(given.database))
+    if given.what == "soaker":
+        return run_command(soaker(given.url))
     if given.what == "victim":
         return run_command(victim(given.url, given.journal))
     with tempfile.TemporaryDirectory() as given.folder:

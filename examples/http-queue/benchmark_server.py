@@ -54,10 +54,10 @@ class Server:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().split()
         return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
 
-    def memory(self) -> float:
-        """The most that it has had, in MiB."""
+    def memory(self, what: str = "VmHWM") -> float:
+        """The most that it has had, in MiB; or, with VmRSS, what it has."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) / 1024
+        return int(re.findall(rf"{what}:\s+(\d+)", status)[0]) / 1024
 
     def kill(self) -> None:
         self.process.kill()

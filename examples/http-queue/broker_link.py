@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import aio_pika
 from aio_pika.abc import (
+    AbstractChannel,
     AbstractIncomingMessage,
     AbstractRobustChannel,
     AbstractRobustConnection,
@@ -14,7 +16,23 @@ from aio_pika.abc import (
 )
 from aiormq.exceptions import AMQPError
 from broker_messages import DEAD, QUEUE
+from pamqp import decode
 from queues import Policy, QueueDown
+
+
+def timestamp(value: bytes) -> tuple[int, datetime]:
+    """Any message may have a time of the year 292278994, which Python lacks.
+
+    For pamqp that is the end of the connection, again and again, as the
+    message comes back. Here it is the last time that there is.
+    """
+    try:
+        return decode.timestamp(value)
+    except (ValueError, OverflowError, OSError):
+        return 8, datetime.max.replace(tzinfo=UTC)
+
+
+decode.METHODS["timestamp"] = decode.TABLE_MAPPING[b"T"] = timestamp
 
 QUORUM = {"x-queue-type": "quorum"}
 AWAY = (AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
@@ -38,6 +56,11 @@ class Link:
         if not self._channel:
             raise QueueDown("The broker is away.")
         return self._channel
+
+    async def another_channel(self) -> AbstractChannel:
+        if not self._connection:
+            raise QueueDown("The broker is away.")
+        return await self._connection.channel(on_return_raises=True)
 
     def delay_of(self, attempt: int) -> float:
         """Seconds to wait after so many attempts."""
@@ -128,6 +151,26 @@ class Link:
 
     async def get(self, name: str) -> AbstractIncomingMessage | None:
         return await self._queues[name].get(fail=False, timeout=10)
+
+    @contextlib.asynccontextmanager
+    async def held(
+        self, name: str, limit: int
+    ) -> AsyncIterator[list[AbstractIncomingMessage]]:
+        """Get messages; what isn't acknowledged meanwhile goes back."""
+        found: list[AbstractIncomingMessage] = []
+        try:
+            try:
+                while len(found) < limit:
+                    if not (message := await self.get(name)):
+                        break
+                    found.append(message)
+                yield found
+            finally:
+                for message in found:
+                    if not message.processed:
+                        await message.nack(requeue=True)
+        except AWAY as error:
+            raise QueueDown(f"The broker is away: {error!r}") from None
 
     async def ack(self, message: AbstractIncomingMessage) -> None:
         try:

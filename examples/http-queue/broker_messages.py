@@ -5,9 +5,11 @@ and nothing of it is trusted: neither that it has an id, nor that its body is a
 Payload, nor what its headers hold.
 """
 
+import asyncio
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
@@ -24,6 +26,17 @@ MOST_OF_A_BODY = 200
 
 CHECK = TypeAdapter(Payload)
 ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass
+class Lease:
+    """A delivery in a worker's hands."""
+
+    message: AbstractIncomingMessage
+    token: str
+    attempts: int
+    until: float
+    timer: asyncio.TimerHandle | None = None
 
 
 class Foreign(Exception):

@@ -12,7 +12,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from aio_pika.abc import AbstractIncomingMessage
@@ -24,12 +23,14 @@ from broker_messages import (
     ERROR,
     QUEUE,
     Foreign,
+    Lease,
     as_row,
     attempts_of,
     headers_of,
     id_of,
     payload_of,
 )
+from broker_peers import Peers, by_owner
 from queues import (
     NotDead,
     Once,
@@ -41,23 +42,14 @@ from queues import (
 )
 
 
-@dataclass
-class Lease:
-    """A delivery in a worker's hands."""
-
-    message: AbstractIncomingMessage
-    token: str
-    attempts: int
-    until: float
-    timer: asyncio.TimerHandle | None = None
-
-
 class BrokerQueue:
     """The queue in RabbitMQ."""
 
     kind = "RabbitMQ"
     # The broker takes back what isn't acknowledged in 30 minutes.
     max_lease = 900.0
+    # Seconds: a waiting claim looks for what other programs put in.
+    look_again = 1.0
 
     def __init__(self, url: str, policy: Policy) -> None:
         self.url = url
@@ -69,12 +61,39 @@ class BrokerQueue:
         self._link = Link(url, policy, self._reset)
         self._getting = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.peers = Peers(
+            lambda: [len(self._leases), self.done],
+            lambda count: self.heard(count),
+            self._asked,
+        )
 
     async def start(self) -> None:
         await self._link.start()
+        try:
+            await self.peers.start(await self._link.another_channel())
+        except AWAY as error:
+            await self.close()
+            raise QueueDown(f"Cannot use the broker: {error!r}") from None
 
     def tell(self, count: int) -> None:
-        """Nothing to do: other processes of the API look by themselves."""
+        """Tell other processes of new messages."""
+        self.peers.tell(count)
+
+    def _arrived(self) -> None:
+        """A message is back in the queue, and no request of ours says so."""
+        self.heard(1)
+        self.tell(1)
+
+    async def _asked(self, what: str, given: list[Any]) -> Any:
+        """Do for another process what only this one can."""
+        methods = {
+            "complete": self._complete,
+            "fail": self.fail,
+            "release": self.release,
+            "extend": self.extend,
+        }
+        told = await methods[what](*given)
+        return [*told] if isinstance(told, dict) else told
 
     def _reset(self, *_: Any) -> None:
         """The connection was lost: the broker has all messages again."""
@@ -87,6 +106,7 @@ class BrokerQueue:
         self._reset()
         for task in [*self._tasks]:
             task.cancel()
+        await self.peers.close()
         await self._link.close()
 
     # --- Producers ----------------------------------------------------------
@@ -118,7 +138,7 @@ class BrokerQueue:
         self, count: int, lease: float
     ) -> tuple[str, list[dict[str, Any]]]:
         """Take up to `count` deliveries, and leave them unacknowledged."""
-        token, found = new_id(), []
+        token, found = self.peers.token(), []
         until = asyncio.get_running_loop().time() + lease
         complete = False
         try:
@@ -189,6 +209,7 @@ class BrokerQueue:
         reason = "The lease ran out." if dead else ""
         with contextlib.suppress(QueueDown):
             await self._move(lease, DEAD if dead else QUEUE, reason)
+            self._arrived()
 
     def _take(self, id: str, token: str) -> Lease:
         """The lease of that token, which ends with this."""
@@ -226,6 +247,24 @@ class BrokerQueue:
         self, pairs: list[tuple[str, str]]
     ) -> dict[str, QueueError]:
         """Acknowledge: (id, token). By id, those that are refused, and why."""
+        theirs: dict[str, list[tuple[str, str]]] = {}
+        for pair in pairs:
+            theirs.setdefault(pair[1], []).append(pair)
+        refused: dict[str, QueueError] = {}
+        for token, some in theirs.items():
+            if self.peers.is_ours(token):
+                refused |= await self._complete(some)
+                continue
+            try:
+                stale = await self.peers.ask(token, "complete", [some])
+            except Stale:
+                stale = [id for id, _ in some]
+            refused |= {id: Stale(id) for id in stale}
+        return refused
+
+    async def _complete(
+        self, pairs: list[tuple[str, str]]
+    ) -> dict[str, QueueError]:
         refused: dict[str, QueueError] = {}
         for id, token in pairs:
             if self._finished.get(id) == token:
@@ -242,6 +281,7 @@ class BrokerQueue:
                 del self._finished[next(iter(self._finished))]
         return refused
 
+    @by_owner
     async def fail(
         self, id: str, token: str, reason: str, retry: bool
     ) -> tuple[str, float | None]:
@@ -250,13 +290,18 @@ class BrokerQueue:
             await self._move(lease, DEAD, reason)
             return "dead", None
         name = self._link.retry_name(lease.attempts)
+        delay = self._link.delay_of(lease.attempts)
         await self._move(lease, name, reason)
-        return "ready", self._link.delay_of(lease.attempts)
+        # The broker says nothing when the time is over.
+        asyncio.get_running_loop().call_later(delay + 0.1, self._arrived)
+        return "ready", delay
 
+    @by_owner
     async def release(self, id: str, token: str) -> None:
         lease = self._take(id, token)
         await self._move(lease, QUEUE, "", lease.attempts - 1)
 
+    @by_owner
     async def extend(self, id: str, token: str, lease: float) -> None:
         mine = self._leases.get(id)
         if not mine or mine.token != token:
@@ -266,34 +311,13 @@ class BrokerQueue:
 
     # --- People -------------------------------------------------------------
 
-    @asynccontextmanager
-    async def _dead_ones(
-        self, limit: int
-    ) -> AsyncIterator[list[AbstractIncomingMessage]]:
-        """Get dead messages; what isn't acknowledged meanwhile goes back."""
-        found: list[AbstractIncomingMessage] = []
-        try:
-            async with self._getting:
-                try:
-                    while len(found) < limit:
-                        if not (message := await self._get(DEAD)):
-                            break
-                        found.append(message)
-                    yield found
-                finally:
-                    for message in found:
-                        if not message.processed:
-                            await message.nack(requeue=True)
-        except AWAY as error:
-            raise QueueDown(f"The broker is away: {error!r}") from None
-
     async def dead(self, limit: int) -> list[dict[str, Any]]:
-        async with self._dead_ones(limit) as found:
+        async with self._getting, self._link.held(DEAD, limit) as found:
             return [as_row(message, "dead") for message in found]
 
     async def requeue(self, id: str | None) -> int:
         count = 0
-        async with self._dead_ones(10_000) as found:
+        async with self._getting, self._link.held(DEAD, 10_000) as found:
             for message in found:
                 if id not in (None, id_of(message)):
                     continue
@@ -310,10 +334,11 @@ class BrokerQueue:
         """What the broker counts; it may lag by some seconds."""
         numbers = await self._link.count()
         ready, dead = numbers.pop(QUEUE), numbers.pop(DEAD)
+        leased, done = self.peers.sums()
         return {
             "ready": ready,
             "delayed": sum(numbers.values()),
-            "leased": len(self._leases),
-            "done": self.done,
+            "leased": leased,
+            "done": done,
             "dead": dead,
         }

@@ -26,6 +26,8 @@ AWAY = (
     asyncpg.InterfaceError,
     asyncpg.TooManyConnectionsError,
     asyncpg.exceptions.OperatorInterventionError,
+    # Two processes waited for each other, and one had to give way.
+    asyncpg.exceptions.TransactionRollbackError,
 )
 # As many as can be of use: one for each kind of statement that is shared, and
 # some for files and for people.
@@ -224,9 +226,13 @@ class SQLiteCopying:
 
     async def copy(self, rows: Sequence[Sequence[Any]]) -> None:
         connection = await self._begin()
-        await self._database._in(
-            self._name, connection.executemany, INSERT, rows
-        )
+
+        def work() -> None:
+            # Its cursor must not leave this thread: when another lets go of
+            # it, it resets the statement, which the next rows are using.
+            connection.executemany(INSERT, rows)
+
+        await self._database._in(self._name, work)
 
     async def run(self, statement: str, *values: Any) -> Rows:
         connection = await self._begin()

@@ -59,6 +59,7 @@ class Desk:
     arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
     arrivals: int = 0
     events: Counter[str] = field(default_factory=Counter)
+    ending: bool = False
 
     def __post_init__(self) -> None:
         self.queue.heard = self._hear
@@ -69,6 +70,11 @@ class Desk:
         task = asyncio.create_task(self._ring(count))
         self._ringing.add(task)
         task.add_done_callback(self._ringing.discard)
+
+    def end(self) -> None:
+        """Nobody waits any longer: the API is about to end."""
+        self.ending = True
+        self._hear(10_000)
 
     async def ring(self, count: int = 1) -> None:
         """There are new messages: tell all who may wait for one."""

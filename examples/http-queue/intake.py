@@ -23,6 +23,7 @@ from workbook import Refused, check_start
 
 READER = Path(__file__).with_name("spreadsheet.py")
 ROWS_A_STATEMENT = 2_000
+ENDED = "The reader ended before the file."
 LINE_LIMIT = 64 * 2**20  # bytes: 100 rows of the longest text, as JSON
 
 
@@ -133,7 +134,9 @@ async def rows_of(
             count += len(rows)
             yield rows
         if count != told["rows"]:
-            raise Refused("The reader ended before the file.")
+            raise Refused(ENDED)
+    except json.JSONDecodeError:  # half a line
+        raise Refused(ENDED) from None
     finally:
         # Not reader.kill(), which would wait for a process that has ended, and
         # then asyncio's own wait finds none.

@@ -76,7 +76,10 @@ function showCounts({queue, ...counts}) {
     box.className = name;
     const value = made("dd", number(n));
     value.dataset.state = name;
-    box.append(made("dt", name), value, line(name));
+    const course = made("dd", "");
+    course.className = "course";
+    course.append(line(name));
+    box.append(made("dt", name), value, course);
     return box;
   }));
 }

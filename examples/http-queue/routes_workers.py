@@ -21,10 +21,6 @@ from schemas import (
     Outcome,
 )
 
-# What a waiting claim looks for by itself: messages that came by another
-# process, whose backoff is over, or whose lease has run out.
-LOOK_AGAIN = 0.5  # seconds
-
 Id = Annotated[str, PathParameter(pattern=r"^[0-9a-f]{32}$")]
 direct = APIRouter(route_class=Direct, dependencies=[bearer])
 router = APIRouter(dependencies=[bearer])
@@ -77,10 +73,10 @@ async def wait_for(
         seen = desk.arrivals
         token, found = await take(desk, wanted)
         left = deadline - time.monotonic()
-        if found or left <= 0:
+        if found or left <= 0 or desk.ending:
             return token, found
         async with desk.arrived:
-            look = min(left, LOOK_AGAIN)
+            look = min(left, desk.queue.look_again)
             if desk.arrivals == seen:  # else one came while we looked
                 with suppress(TimeoutError):
                     await asyncio.wait_for(desk.arrived.wait(), look)

@@ -19,13 +19,14 @@ import uvicorn
 from api import create_app
 from broker_queue import BrokerQueue
 from desk import LOOPBACK, Settings
+from fastapi import FastAPI
 from intake import Readers
 from models import DATABASE
 from queues import Policy, QueueDown
 from table_queue import TableQueue
 
 # uvloop, where there is one.
-LOOP = uvicorn.Config("").get_loop_factory()
+LOOP = uvicorn.Config("", log_config=None).get_loop_factory()
 PORT = os.environ.get("HTTP_QUEUE_PORT", "8000")
 
 
@@ -55,6 +56,12 @@ def arguments() -> argparse.Namespace:
         default="",
         help="what clients must bring; $HTTP_QUEUE_TOKEN",
     )
+    add(
+        "--processes",
+        type=int,
+        default=1,
+        help="that answer; with PostgreSQL or RabbitMQ",
+    )
     add("--keep", type=float, help="seconds to remember what is done; all")
     add("--max-attempts", type=int, default=5, help="then it is dead")
     add("--backoff", type=float, default=1.0, help="seconds, then doubled")
@@ -71,6 +78,14 @@ def arguments() -> argparse.Namespace:
     given.token = given.token or os.environ.get("HTTP_QUEUE_TOKEN", "")
     if not 1 <= given.max_attempts <= 20:
         parser.error("--max-attempts is from 1 to 20")
+    if not 1 <= given.processes <= 64:
+        parser.error("--processes is from 1 to 64")
+    sqlite = not given.queue and given.database.startswith("sqlite:")
+    if given.processes > 1 and sqlite:
+        parser.error(
+            "--processes is for PostgreSQL and RabbitMQ; "
+            "SQLite has one writer at a time, and so gets one process"
+        )
     if given.intake_size < 1:
         parser.error("--intake-size is 1 or more")
     if given.queue is not None and "://" not in given.queue:
@@ -86,6 +101,11 @@ class Server(uvicorn.Server):
     """Says so when it is ready."""
 
     kind = ""
+    desk: Any = None
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        self.desk.end()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -98,28 +118,41 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started and self.servers:
-            host, port, *_ = self.servers[0].sockets[0].getsockname()
-            where = f"http://{host}:{port}/"
-            print(
-                f" [*] A queue in {self.kind} on {where} To exit press CTRL+C",
-                flush=True,
-            )
+            say_ready(self.kind, self.servers[0].sockets[0])
 
 
-async def serve(given: argparse.Namespace) -> None:
-    policy = Policy(given.max_attempts, given.backoff)
+def say_ready(kind: str, listening: Any) -> None:
+    host, port, *_ = listening.getsockname()
+    where = f"http://{host}:{port}/"
+    print(
+        f" [*] A queue in {kind} on {where} To exit press CTRL+C", flush=True
+    )
+
+
+@contextmanager
+def careful(given: argparse.Namespace) -> Iterator[None]:
+    """Say what is wrong with a URL, and not its password."""
     try:
-        if given.queue is not None:
-            queue = BrokerQueue(given.queue, policy)
-        else:
-            queue = TableQueue(given.database, policy, given.keep)
-        await queue.start()
+        yield
     except QueueDown:
         raise
-    except Exception as error:  # only its kind: its text may hold a password
+    except Exception as error:  # only its kind
         option = "--database" if given.queue is None else "--queue"
         kind = type(error).__name__
         raise QueueDown(f"Cannot use the URL of {option}: {kind}") from None
+
+
+def queue_of(given: argparse.Namespace) -> TableQueue | BrokerQueue:
+    policy = Policy(given.max_attempts, given.backoff)
+    with careful(given):
+        if given.queue is not None:
+            return BrokerQueue(given.queue, policy)
+        return TableQueue(given.database, policy, given.keep)
+
+
+def app_of(
+    queue: TableQueue | BrokerQueue, given: argparse.Namespace
+) -> tuple[FastAPI, Readers]:
     settings = Settings(
         token=given.token,
         hosts=(*LOOPBACK, given.host, *given.name),
@@ -128,18 +161,25 @@ async def serve(given: argparse.Namespace) -> None:
         max_wait=given.max_wait,
     )
     readers = Readers(spare=True)
-    app = create_app(queue, settings, readers)
+    return create_app(queue, settings, readers), readers
+
+
+async def serve(given: argparse.Namespace) -> None:
+    queue = queue_of(given)
+    with careful(given):
+        await queue.start()
+    app, readers = app_of(queue, given)
     config = uvicorn.Config(
         app,
         given.host,
         given.port,
         log_level="warning",
         access_log=False,
-        # A worker that waits for messages doesn't keep us from ending.
+        # An upload, say, doesn't keep us from ending.
         timeout_graceful_shutdown=3,
     )
     server = Server(config)
-    server.kind = queue.kind
+    server.kind, server.desk = queue.kind, app.state.desk
     try:
         await readers.prepare()
         await server.serve()
@@ -151,6 +191,11 @@ async def serve(given: argparse.Namespace) -> None:
 def main() -> None:
     given = arguments()
     try:
+        if given.processes > 1:
+            from processes import run
+
+            run(given)
+            return
         with asyncio.Runner(loop_factory=LOOP) as runner:
             runner.run(serve(given))
     except QueueDown as error:

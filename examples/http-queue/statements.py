@@ -30,6 +30,11 @@ FROM numbered JOIN wanted ON line = number
 WHERE id = chosen
 RETURNING {columns}
 """
+DUE = """
+SELECT 1 FROM message
+WHERE state IN ('ready', 'leased') AND available_at <= ? AND attempts < ?
+LIMIT ?
+"""
 # done: a line for each message: [id, token]
 COMPLETE = """
 UPDATE message SET state = 'done', finished_at = ?, error = NULL
@@ -85,7 +90,8 @@ RETURNING id
 # Some at a time, so that nobody waits for long.
 PRUNE = """
 DELETE FROM message WHERE id IN (
-    SELECT id FROM message WHERE state = 'done' AND finished_at < ? LIMIT 5000
+    SELECT id FROM message WHERE state = 'done' AND finished_at < ?
+    LIMIT 5000 {skip_locked}
 )
 RETURNING id
 """

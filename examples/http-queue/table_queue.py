@@ -51,6 +51,8 @@ class TableQueue:
     """The queue in a database. Any number of processes may have one open."""
 
     max_lease = 43_200.0
+    # Seconds: a waiting claim looks by itself, which it need not; see _tidy.
+    look_again = 5.0
 
     def __init__(
         self, database: str, policy: Policy, keep: float | None = None
@@ -93,6 +95,9 @@ class TableQueue:
                 await self.database.listen(self._hear)
                 await self.bury()
                 await self.prune()
+                # Whose backoff is over, or whose lease has run out: one look
+                # for all the claims that wait.
+                self.heard(await self.due())
             await asyncio.sleep(1)
 
     def _hear(self, count: int) -> None:
@@ -115,6 +120,12 @@ class TableQueue:
         now = milliseconds()
         most = self.policy.max_attempts
         await self.database.run(sql.BURY, now, now, most)
+
+    async def due(self) -> int:
+        """How many may be claimed; that there are more doesn't matter."""
+        most = self.policy.max_attempts
+        values = (milliseconds(), most, TOGETHER)
+        return len(await self.database.read(sql.DUE, *values))
 
     async def prune(self) -> None:
         """Forget what has been done for long enough."""

@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from shells.chapters import EXAMPLES
 
 CHAPTER = "http-queue"
 FOLDER = EXAMPLES / CHAPTER
+# Where the queue is: for the fixture `option` of fixtures.py.
+SQLITE, BROKER = "--database=sqlite", "--queue"
+in_one_process = pytest.mark.xdist_group("postgres")
+POSTGRES = pytest.param("--database=postgres", marks=in_one_process)
 LETTER = {"recipient": "ann@example.com", "text": "Hello", "copies": 1}
 
 

@@ -50,7 +50,7 @@ class Served:
         self.options = (f"--port={port}", f"--database=sqlite://{folder}/q.sqlite3", *options)
         self.server = self.run("serve.py", *self.options)
         # It imports much, which takes its time where many do so at once.
-        self.server.wait_for("A queue in SQLite", seconds=90)
+        self.server.wait_for("A queue in ", seconds=90)
 
     def run(self, name: str, *arguments: str) -> Script:
         environment = {"HTTP_QUEUE_URL": self.url}
