@@ -589,5 +589,6 @@ def test_the_page_says_what_the_record_shows() -> None:
         messages = figure(CHAPTER, r"while they handle ([\d,]+) messages")
         assert found["messages"] == found["handled"] == found["state"]["done"] == messages
         # It was asked for 30, and goes on to the last message whether all have come or not.
+        assert found["handled_again"] == 0  # as the page has it
         assert found["killed"]["workers"] >= 10
         assert found["killed"]["api"] >= 3

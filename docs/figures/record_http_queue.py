@@ -138,7 +138,7 @@ def record(broker: Broker) -> None:
             (
                 "chaos",
                 ("SQLite", "PostgreSQL"),
-                (f"--messages={5_000 // SHARE}", f"--kills={30 // SHARE}"),
+                (f"--messages={20_000 // SHARE}", f"--kills={30 // SHARE}"),
             ),
         ):
             if QUICK and what == "simulated":
