@@ -64,7 +64,7 @@ def test_a_queue_left_over_is_named_and_reset_deletes_it(
     assert done.returncode == 1
     assert "queue task_queue: PRECONDITION_FAILED" in done.stdout
     deletes = done.stdout.rpartition("make reset  (deletes ")[2].rstrip(")\n").split(", ")
-    task_queue = "queue task_queue with 1 waiting messages"
+    task_queue = "queue task_queue with 1 waiting message"
     assert sorted(deletes) == ["exchange logs", task_queue]
     done = run(url, "reset")
     assert (done.returncode, done.stderr) == (0, ""), done
@@ -100,6 +100,8 @@ def test_each_trouble_has_its_words(broker: Broker) -> None:
         assert words in done.stdout, url
         assert "Traceback" not in done.stderr
         assert "secret" not in done.stdout + done.stderr
+        off = url.endswith(f":{port}/")
+        assert (f"make broker PORT={port} " in done.stdout) == off
 
 
 def test_a_server_that_accepts_and_says_nothing_is_named() -> None:

@@ -77,8 +77,9 @@ def keep(port: int, out: TextIO) -> None:
         raise BrokerError(f"Port {port} is not permitted to this user: make broker PORT=5673")
     if not port_is_free(port):
         raise BrokerError(
-            f"Port {port} is held by {holder(port)}. If that is a broker you want to use, "
-            f"the scripts reach it as it is; else choose another port: make broker PORT={port + 1}"
+            f"Port {port} is held by {holder(port)}. Is that a broker you want to use? "
+            f"export AMQP_URL=amqp://guest:guest@localhost:{port}/ "
+            f"Else choose another port: make broker PORT={port + 1}"
         )
     while_wanted = stay()
     with start(port, tls=bool(os.environ.get("TLS"))) as broker:

@@ -118,9 +118,14 @@ def play(scenario: Scenario, broker: Broker, console: Console) -> None:
                 console.print(who_did_what(player))
 
 
+def named(word: str) -> str:
+    """The chapter that a word begins, such as its number; else the word, to be refused."""
+    return next((each for each in numbered() if each.startswith(f"{word}-")), word)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("chapter", nargs="?", choices=numbered(), default=DEFAULT)
+    parser.add_argument("chapter", nargs="?", type=named, choices=numbered(), default=DEFAULT)
     chapter: str = parser.parse_args().chapter
     console = Console(highlight=False)
     try:

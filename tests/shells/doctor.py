@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import pika
 import pika.exceptions
@@ -110,7 +111,8 @@ def present(url: str) -> Iterator[tuple[Declaration, str]]:
             continue
         with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
             found = connection.channel().queue_declare(thing.name, passive=True).method
-        yield thing, f"queue {thing.name} with {found.message_count} waiting messages"
+        plural = "" if found.message_count == 1 else "s"
+        yield thing, f"queue {thing.name} with {found.message_count} waiting message{plural}"
 
 
 def docker_version() -> str:
@@ -118,6 +120,14 @@ def docker_version() -> str:
 
     with closing(docker.from_env()) as client:
         return str(client.version()["Version"])
+
+
+def port_of_no_broker(url: str, problem: str) -> int:
+    """Of this machine, where AMQP_URL names a broker that is off; else 0."""
+    if "AMQP_URL" not in os.environ or not problem.startswith("No broker answers"):
+        return 0
+    told = urlsplit(url)
+    return (told.port or 5672) if told.hostname in ("localhost", "127.0.0.1") else 0
 
 
 def look() -> int:
@@ -152,6 +162,8 @@ def look() -> int:
     elif any(name == "Left over" for name, _ in rows):
         deleted = ", ".join(words for _, words in present(url))
         print(f"Next       make reset  (deletes {deleted})")
+    elif off := port_of_no_broker(url, problem):
+        print(f"Next       make broker PORT={off}  (and leave it running), or fix AMQP_URL")
     elif "AMQP_URL" in os.environ:
         print("Next       fix AMQP_URL, or unset it and: make broker")
     else:
