@@ -307,6 +307,7 @@ def test_without_a_broker_it_is_live_and_not_ready(
         proxy.state = "through"
         worker.becomes("/ready", 200).counts(ready=1.0)
         assert worker.events() == [("disconnected", None), ("consuming", None)]
+        assert worker.script.stderr == []  # nor a warning of the connections that were not made
         assert worker.ask("/nothing")[0] == 404
     with Proxy(url, "silent") as proxy:  # which is asked for a connection, and is not heard
         worker = Observed(partial(start, CHAPTER), client, url=proxy.url).becomes("/live", 200)

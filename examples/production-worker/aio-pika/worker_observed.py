@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -166,6 +167,8 @@ async def main(node: Any) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     logging.basicConfig(stream=sys.stdout, level=logging.INFO)
+    # aio-pika's, of a connection that was never made, and is cleared away.
+    warnings.filterwarnings("ignore", "coroutine 'Connection.close'")
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
     logging.getLogger().handlers[0].setFormatter(OneLine())
     try:
