@@ -100,7 +100,7 @@ def pytest_collection_modifyitems(
     items[:] = filter(wanted, items)
     for item in items:
         names: list[str] = getattr(item, "fixturenames", [])
-        if "broker" in names or "restartable" in names:
+        if not {"broker", "option", "restartable"}.isdisjoint(names):
             item.add_marker(pytest.mark.broker)
         if "restartable" in names:
             # In one process, which has one more broker for them.
