@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -41,6 +42,20 @@ def test_samples_come_in_whole_and_in_order(database: str, tmp_path: Path) -> No
         assert await api.counts() == {"ready": 1_042}
 
     run(use, database)
+
+
+def test_an_ordinary_sheet_is_searched_and_not_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would take as long as all the rest: every sheet has margins on the *right*."""
+    module("make_samples").write(path := tmp_path / "a.xlsx", 2)
+    workbook, parsed = module("workbook"), []
+    monkeypatch.setattr(workbook.Look, "through", lambda _, data: parsed.append(data))
+    workbook.open_sheet(str(path))
+    assert not parsed
+    monkeypatch.setattr(workbook, "SUSPECTS", (*workbook.SUSPECTS, re.compile(b"pageMargins")))
+    workbook.open_sheet(str(path))
+    assert len(parsed) == 1
 
 
 def test_rows_are_numbered_as_the_spreadsheet_has_them(database: str, tmp_path: Path) -> None:

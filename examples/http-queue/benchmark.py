@@ -24,10 +24,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmark_faults import chaos, claim_all, claims, victim
-from benchmark_server import LETTER, Server, options_of, send, serving, start
+from benchmark_server import (
+    LETTER,
+    Server,
+    opened,
+    options_of,
+    send,
+    serving,
+    start,
+)
 from benchmark_soak import soak, soaker
 from client import Api, run_command
 from make_samples import write
+from python_calamine import CalamineWorkbook
+from queues import Row
 
 # --- rate: workers over HTTP ------------------------------------------------
 
@@ -102,6 +112,27 @@ def rate(given: argparse.Namespace) -> dict[str, Any]:
 # --- upload -----------------------------------------------------------------
 
 
+async def store_at_once(database: str, path: Path) -> float:
+    """Read the sheet and store its rows, unchecked; how long it took.
+
+    What an upload would take if it had nothing else to do.
+    """
+    queue = await opened(database)
+    try:
+        began = time.monotonic()
+        sheet = CalamineWorkbook.from_path(path).get_sheet_by_index(0)
+        header, *lines = sheet.to_python()
+        rows = [
+            Row(number, json.dumps(dict(zip(header, line, strict=True))))
+            for number, line in enumerate(lines, 2)
+        ]
+        async with queue.intake(path.name) as intake:
+            await intake.store(rows)
+        return time.monotonic() - began
+    finally:
+        await queue.close()
+
+
 def upload(given: argparse.Namespace) -> dict[str, Any]:
     """Rows in a second."""
     path = Path(given.folder) / "upload.xlsx"
@@ -110,13 +141,18 @@ def upload(given: argparse.Namespace) -> dict[str, Any]:
         started = time.monotonic()
         (told,) = asyncio.run(send(server.url, path))["files"]
         seconds = time.monotonic() - started
-        memory = server.memory()
-    return {
+        memory, cpu = server.memory(), server.cpu()
+    measured = {
         "rows": told["rows"],
         "seconds": round(seconds, 2),
         "per_second": round(told["rows"] / seconds),
         "server_mib": round(memory),
+        "server_seconds": round(cpu, 2),
     }
+    if not given.queue:
+        limit = asyncio.run(store_at_once(given.database, path))
+        measured["limit_per_second"] = round(told["rows"] / limit)
+    return measured
 
 
 # --- simulated: the table of the original -----------------------------------

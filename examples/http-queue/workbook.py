@@ -30,10 +30,16 @@ OTHERS = {"xl/workbook.bin": "An .xlsb", "content.xml": "An .ods"}
 MAIN = "xl/workbook.xml"
 # To parse a sheet takes longer than to read it, so first it is asked whether
 # there is any need: it may have a formula, an error, something hidden, or is
-# written so that these wouldn't be seen.
-SUSPECT = re.compile(
-    rb"[<:]f[\s/>]|[\"']e[\"']|hidden|(?:ht|width)\s*=\s*[\"']0|&#|<!"
-    rb"|\sr\s*=\s*[\"'](?:[A-Z]{4}|[A-Z]*[a-z])"
+# written so that these wouldn't be seen. One by one, as re finds the start of
+# a word faster than that of any of several.
+SUSPECTS = (
+    re.compile(rb"[<:]f[\s/>]"),
+    re.compile(rb"[\"']e[\"']"),
+    re.compile(rb"hidden"),
+    re.compile(rb"\s(?:ht|width)\s*=\s*[\"']0"),
+    re.compile(rb"&#"),
+    re.compile(rb"<!"),
+    re.compile(rb"\sr\s*=\s*[\"'](?:[A-Z]{4}|[A-Z]*[a-z])"),
 )
 ENCODING = re.compile(rb"<\?xml[^>]*\bencoding\s*=\s*[\"']([\w.-]+)")
 ROW = re.compile(rb"<(?:\w+:)?row\s[^>]*?\br\s*=\s*[\"'](\d+)[\"']")
@@ -201,7 +207,7 @@ def look_through(data: bytes) -> Marks:
     numbers = [*map(int, ROW.findall(data))]
     if any(b <= a for a, b in pairwise([0, *numbers, MAX_NUMBER + 1])):
         raise Refused("The file is corrupt: its rows are not in order.")
-    if SUSPECT.search(data):
+    if any(suspect.search(data) for suspect in SUSPECTS):
         Look(marks).through(data)
     return marks
 
