@@ -126,7 +126,7 @@ class Direct(APIRoute):
                 ]
                 raise RequestValidationError(at) from None
             wanted, wrong = {}, []
-            if headers:
+            if any(each.alias in request.headers for each in headers):
                 wanted, wrong = request_params_to_args(
                     headers, request.headers
                 )
