@@ -163,8 +163,10 @@ async def on_message(message: AbstractIncomingMessage) -> None:
         print("again")  # and hold it
         return
     print("received")
-    await ACTS[ENDING](message)
-    print("acted")
+    try:
+        await ACTS[ENDING](message)
+    finally:
+        print("acted")
 
 
 async def main() -> None:

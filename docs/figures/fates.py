@@ -195,7 +195,8 @@ class Experiment:
             self.declare(channel)
             self.publish(channel, NEXT)
             while time.monotonic() < deadline:
-                if "next" in worker.stdout:
+                # With aio-pika it takes the next before it has acted on the first.
+                if {"next", "acted"} <= {*worker.stdout}:
                     return "goes on"
                 if worker.process.poll() is not None:
                     return self.ended(worker.wait())
