@@ -329,18 +329,24 @@ def subscribed(channel: BlockingChannel, queue: str, count: int = 1) -> None:
 def close_connections(broker: Broker, url: str, reason: str, count: int = 1) -> None:
     """Close all connections of a virtual host by force, as an operator does."""
     vhost = url.rpartition("/")[2]
+    closed: set[str] = set()
 
-    names: list[str] = []
+    def close_all() -> int:
+        # The API is some seconds behind: one that it lists may have gone (404), and it
+        # may forget for a moment one that it has just listed.
+        found = {each["name"] for each in broker.call_api("GET", f"vhosts/{vhost}/connections")}
+        if len(found | closed) == count:
+            for name in found - closed:
+                try:
+                    broker.call_api("DELETE", f"connections/{name}", headers={"X-Reason": reason})
+                except BrokerError as error:
+                    if "404" not in str(error):
+                        raise
+                else:
+                    closed.add(name)
+        return len(closed)
 
-    def open_now() -> int:
-        found = broker.call_api("GET", f"vhosts/{vhost}/connections")
-        names[:] = [each["name"] for each in found]
-        return len(names)
-
-    # The API is some seconds behind, and may forget for a moment what it has just known.
-    poll(open_now, count)
-    for name in names:
-        broker.call_api("DELETE", f"connections/{name}", headers={"X-Reason": reason})
+    poll(close_all, count)
 
 
 def poll(measure: Callable[[], Any], wanted: Any, seconds: float = PATIENCE) -> None:

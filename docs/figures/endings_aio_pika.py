@@ -169,7 +169,8 @@ async def on_message(message: AbstractIncomingMessage) -> None:
         print("acted")
 
 
-async def main() -> None:
+async def main(patience: int = 0) -> None:
+    """With patience it is ended (SIGALRM) when nothing comes for so many seconds."""
     global channel, queue, stop
     stop = asyncio.Event()
     # It would wait five seconds before it connects again, and so would the tests.
@@ -187,6 +188,7 @@ async def main() -> None:
         else:
             await queue.consume(on_message, no_ack=ENDING == "auto_ack")
             print("waiting")
+            signal.alarm(patience)
             await stop.wait()
 
 
@@ -194,10 +196,9 @@ if __name__ == "__main__":
     # A shell's background job ignores Ctrl-C, and so would all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if ENDING == "loop_crash":  # each time in a process of its own, which is killed
-        for _ in range(DELIVERIES):
+        for nth in range(DELIVERIES):
             if not (child := os.fork()):
-                signal.alarm(3)  # nothing comes any more
-                asyncio.run(main())
+                asyncio.run(main(patience=5 if nth else 0))
             _, status = os.waitpid(child, 0)
             if os.WTERMSIG(status) != signal.SIGKILL:
                 break

@@ -119,12 +119,14 @@ def on_message(
     print("acted")
 
 
-def main() -> None:
+def main(patience: int = 0) -> None:
+    """With patience it is ended (SIGALRM) when nothing comes for so many seconds."""
     with pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])) as connection:
         channel = connection.channel()
         channel.basic_qos(prefetch_count=10)
         channel.basic_consume(QUEUE, on_message, auto_ack=ENDING == "auto_ack")
         print("waiting")
+        signal.alarm(patience)
         channel.start_consuming()
 
 
@@ -132,10 +134,9 @@ if __name__ == "__main__":
     # A shell's background job ignores Ctrl-C, and so would all that it starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if ENDING == "loop_crash":  # each time in a process of its own, which is killed
-        for _ in range(DELIVERIES):
+        for nth in range(DELIVERIES):
             if not (child := os.fork()):
-                signal.alarm(3)  # nothing comes any more
-                main()
+                main(patience=5 if nth else 0)
             _, status = os.waitpid(child, 0)
             if os.WTERMSIG(status) != signal.SIGKILL:
                 break

@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pika
 from broker import Broker, OwnedBroker
-from conftest import connected, poll
+from conftest import close_connections, connected, poll
 from pika.adapters.blocking_connection import BlockingChannel
 from shells.chapters import DOCS
 from shells.running import Script
@@ -114,7 +113,7 @@ class Experiment:
             return 12 * bool(self.ending.heartbeat) or 5 if not expected else 20 if wanted else 0.7
 
         positive = bool(expected) and expected.message.startswith(("back", "dropped"))
-        message = self.first_sign(20 if self.repeats else patience(positive))
+        message = self.first_sign(120 if self.repeats else patience(positive))
         if not self.worker:
             return Fate(message, "")
         self.go_on()
@@ -271,17 +270,7 @@ def delete_queue(experiment: Experiment) -> None:
 
 def close_connection(experiment: Experiment) -> None:
     """As an operator does in the management interface."""
-    broker, vhost = experiment.broker, urlsplit(experiment.url).path[1:]
-
-    names: list[str] = []  # the API may not know a moment later what it has just known
-
-    def connections() -> int:
-        found = broker.call_api("GET", f"vhosts/{vhost}/connections")
-        names[:] = [each["name"] for each in found]
-        return len(names)
-
-    poll(connections, 1)
-    broker.call_api("DELETE", f"connections/{names[0]}")
+    close_connections(experiment.broker, experiment.url, "Closed via management plugin")
 
 
 # --- The rows -----------------------------------------------------------------

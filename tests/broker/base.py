@@ -119,7 +119,7 @@ class Broker:
             [*self.rabbitmqctl, *arguments],
             capture_output=True,
             text=True,
-            timeout=120,  # two seconds when the machine is idle
+            timeout=300,  # two seconds when the machine is idle
         )
         if done.returncode:
             raise BrokerError(f"rabbitmqctl failed: {done.stdout}{done.stderr}")
