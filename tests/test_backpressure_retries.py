@@ -46,9 +46,9 @@ def test_the_numbers_that_the_page_names_are_the_script_s() -> None:
     assert says(r"B can do (\d+) requests a second") == script.TICKS
     assert says(r"requests a second and gets (\d+)") == script.CALM * script.TICKS
     assert says(r"it gets (\d+)\. A client") == script.BURST * script.TICKS
-    assert says(r"is of (\w+) minutes") * 60 == script.SECONDS
+    assert says(r"covers (\w+) minutes") * 60 == script.SECONDS
     tries = {policy[0] for name, policy in script.POLICIES.items() if name != "no retries"}
-    assert tries == {says(r"(?:tries up to|makes up to) (\w+)(?: times|\.)")}
+    assert tries == {says(r"(?:tries up to|makes up to) (\w+) (?:times|attempts)")}
     assert 1 / says(r"For (\w+) first attempts") == script.POLICIES["and a budget"][2]
     text = (FOLDER / "retry_storm.py").read_text()
     bad = says(r"fewer than (\d+) requests")

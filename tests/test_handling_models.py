@@ -292,7 +292,7 @@ def test_one_at_a_time_does_not_survive_a_long_job(
 
 def test_the_heartbeat_without_a_wish(broker: Broker) -> None:
     seconds = broker.ctl("eval", "element(2, application:get_env(rabbit, heartbeat)).")
-    assert int(seconds) == figure(CHAPTER, r"without a wish of yours it is (\d+)")
+    assert int(seconds) == figure(CHAPTER, r"by default it is (\d+)")
     assert int(seconds) == 60 * figure("6-rpc", r"default, (\w+) to two minutes")
 
 

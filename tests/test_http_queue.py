@@ -568,7 +568,7 @@ def test_the_page_has_the_defaults_of_the_scripts(monkeypatch: pytest.MonkeyPatc
     assert f"C{figure(CHAPTER, r'says of itself that it has ([0-9,]+) rows')}" in samples
     few = figure(CHAPTER, r"(?:rows\. It holds|what is compared:) (\d+)")
     assert few == module("make_samples").COUNTS[0]
-    assert few - 1 == figure(CHAPTER, r"(?:besides are|requests and) (\d+) (?:requests|commits)")
+    assert few - 1 == figure(CHAPTER, r"(?:also saves|requests and) (\d+) (?:requests|commits)")
 
 
 def test_the_page_says_what_the_record_shows() -> None:

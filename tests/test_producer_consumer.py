@@ -34,8 +34,8 @@ NO_BROKER = "amqp://unused/"
 # As the page has them, wherever it does.
 WORKERS = figure(
     CHAPTER,
-    r"(?m)(?:from which|be more\),|After|and then|stops all|Why|to wait,|of them|Never more than"
-    r"|cancelling\(\)``,|^-|little more than a) (\d+)(?:th)?\b",
+    r"(?m)(?:from which|be more\),|After|and then|stops all|Why|only waits,|does in"
+    r"|Never more than|cancelling\(\)``,|^-|little more than a) (\d+)(?:th)?\b",
 )
 QUEUE = figure(CHAPTER, r"(?:queue of at most|never more than) (\d+)(?:,| items| in| the)")
 Run = Callable[..., Script]

@@ -236,8 +236,8 @@ def test_all_connect_alike(client: str) -> None:
     ("mishap", "ca_file"),
     [
         ("``CA_FILE`` names no file", "no-such-file.pem"),
-        ("It can't be read", "/proc/self/mem"),  # not even by root
-        ("It holds no certificate", __file__),
+        ("The file can't be read", "/proc/self/mem"),  # not even by root
+        ("The file holds no certificate", __file__),
         ("The authority is not ours", ""),
     ],
 )
@@ -296,7 +296,7 @@ PAST = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
     ("mishap", "host", "expires"),
     [
         ("The certificate is too old", "localhost", PAST),
-        ("It is for another host", "elsewhere.example", None),
+        ("The certificate is for another host", "elsewhere.example", None),
     ],
 )
 def test_a_broker_that_is_not_ours_gets_no_password(
