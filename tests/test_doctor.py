@@ -78,7 +78,7 @@ def test_a_queue_left_over_is_named_and_reset_deletes_it(
 
 def test_a_policy_left_over_is_named_with_what_clears_it(url: str, broker: Broker) -> None:
     vhost = url.rpartition("/")[2]
-    policy = {"pattern": "^task_q", "definition": {"max-length": 1}, "apply-to": "quorum_queues"}
+    policy = {"pattern": "^task_q", "definition": {"max-length": 1}, "apply-to": "queues"}
     others = {"pattern": "^theirs$", "definition": {"max-length": 1}, "apply-to": "queues"}
     exchanges = {"pattern": "task_queue", "definition": {"alternate-exchange": "x"}}
     broker.call_api("PUT", f"policies/{vhost}/full", policy)
