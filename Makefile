@@ -55,11 +55,14 @@ cluster-demo: $(READY) ## watch a cluster lose a node, half a minute
 chaos: $(READY) ## break it at random under publishers and workers (SEED= TASKS= FAULTS= NODES=1)
 	@$(TOOL) -m chaos
 
-doctor: $(READY) ## say what is there and what to type next
-	@$(TOOL) -m shells.doctor || true
+# Where it is typed; a PORT of the environment may be another program's.
+doctor reset: ON_PORT = $(if $(findstring command,$(origin PORT)),--port=$(PORT))
 
-reset: $(READY) ## delete the queues and exchanges that the scripts declare
-	@$(TOOL) -m shells.doctor reset
+doctor: $(READY) ## say what is there and what to type next (PORT=5673: of that broker)
+	@$(TOOL) -m shells.doctor $(ON_PORT) || true
+
+reset: $(READY) ## delete the queues and exchanges that the scripts declare (PORT=5673)
+	@$(TOOL) -m shells.doctor reset $(ON_PORT)
 
 test: $(TESTS_READY) ## run every script and transcript of the tutorial against a throwaway broker
 	@$(PYTEST) --part tutorial $(ARGS)

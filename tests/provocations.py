@@ -124,6 +124,7 @@ connecting("refused", lambda _: f"amqp://guest:guest@localhost:{brokers.free_por
 connecting("host", lambda _: "amqp://guest:guest@no-such-host.invalid/")
 connecting("url", lambda _: "localhost")
 connecting("url", lambda _: "localhost:5672")
+connecting("url", lambda _: "ampq://localhost/")
 connecting("url", lambda _: "amqp://guest:pass/word@localhost/")
 connecting(
     "protocol", lambda site: f"amqp://guest:guest@localhost:{site.broker.api.split(':')[2]}/"

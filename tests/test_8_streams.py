@@ -230,7 +230,8 @@ def test_from_a_time_on(run: Start, client: str, channel: BlockingChannel) -> No
         (between.isoformat(), [1], "America/New_York"),
         (tokyo.isoformat(), [1], "Asia/Tokyo"),  # the reader's own time
         ("1h", [0, 1], "UTC"),
-        (f"{epoch:%Y-%m-%d}", [0, 1], "UTC"),
+        (f"{epoch:%Y-%m-%d}", [0, 1], "Asia/Tokyo"),  # where 1970 began before
+        (f"{epoch.year - 1}-01-01", [0, 1], "UTC"),
     ):
         script = reader(run, client, "read_since.py", since, TZ=zone)
         assert offsets(script.wait_for("'after'")) == expected, since
@@ -429,7 +430,7 @@ def events_and_places_survive(start: Starter, _broker: Broker, url: str) -> Gene
     ("name", "wrong"),
     [
         ("read.py", ("", "second", "-1", "1 2", "5m", "9" * 30)),
-        ("read_since.py", ("", "5x", "soon", "2026-13-01")),
+        ("read_since.py", ("", "5x", "soon", "2026-13-01", "9999-12-31T23:59-01:00")),
     ],
 )
 def test_a_beginning_that_is_none(

@@ -238,6 +238,14 @@ def test_an_image_that_cannot_be_had_is_trouble_not_a_traceback() -> None:
     assert trouble == "no Docker engine answers" or trouble.startswith("Docker cannot get")
 
 
+def test_a_registry_out_of_reach_is_a_few_calm_words() -> None:
+    (port,) = brokers.free_ports(1)
+    image = f"127.0.0.1:{port}/rabbitmq:none"
+    trouble = brokers.docker_trouble(image)
+    words = f"Docker cannot get the image {image} (no registry answers)"
+    assert trouble in ("no Docker engine answers", words)
+
+
 def test_amqp_url_comes_first(nothing_there: pytest.MonkeyPatch, broker: Broker) -> None:
     nothing_there.setenv("AMQP_URL", broker.url)
     with brokers.get() as found:

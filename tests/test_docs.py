@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -310,6 +313,14 @@ def test_the_picture_of_a_queue_shows_its_record() -> None:
     sent = figure("set-up", r"has sent (\w+) tasks")
     assert record["counts"]["Total"] == record["counts"]["Ready"] == f"{sent}"
     assert (DOCS / "figures/set-up.png").stat().st_size < 100_000
+
+
+def test_without_a_browser_no_figure_is_begun(tmp_path: Path) -> None:
+    command = [sys.executable, str(DOCS / "figures/record.py"), "set-up"]
+    environment = {**os.environ, "PATH": str(tmp_path), "PYTHONPATH": str(TESTS)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    needed = "There is no chromium: sudo apt-get install chromium chromium-driver"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{needed}\n")
 
 
 def test_the_dev_container_has_what_the_page_says() -> None:

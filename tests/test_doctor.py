@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -14,10 +15,11 @@ from broker.__main__ import holder
 from conftest import TESTS, connected
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ConnectionClosed
+from shells.chapters import ROOT
 
 
-def run(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "AMQP_URL": url}
+def run(url: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "AMQP_URL": url, **more}
     return subprocess.run(
         [sys.executable, "-m", "shells.doctor", *arguments],
         cwd=TESTS,
@@ -72,6 +74,37 @@ def test_a_queue_left_over_is_named_and_reset_deletes_it(
     left = broker.call_api("GET", f"queues/{url.rpartition('/')[2]}")
     assert [queue["name"] for queue in left] == ["somebody_elses"]
     assert run(url).returncode == 0
+
+
+def test_a_policy_left_over_is_named_with_what_clears_it(url: str, broker: Broker) -> None:
+    vhost = url.rpartition("/")[2]
+    policy = {"pattern": "^task_q", "definition": {"max-length": 1}, "apply-to": "queues"}
+    others = {"pattern": "^theirs$", "definition": {"max-length": 1}, "apply-to": "queues"}
+    exchanges = {"pattern": "task_queue", "definition": {"alternate-exchange": "x"}}
+    broker.call_api("PUT", f"policies/{vhost}/full", policy)
+    broker.call_api("PUT", f"policies/{vhost}/theirs", others)
+    broker.call_api("PUT", f"policies/{vhost}/x", {**exchanges, "apply-to": "exchanges"})
+    done = run(url, RABBITMQ_API=broker.api)
+    assert (done.returncode, done.stderr) == (1, ""), done
+    (left,) = [line for line in done.stdout.splitlines() if line.startswith("Left over")]
+    assert left == "Left over  policy full: max-length=1 for task_queue"
+    cure = done.stdout.rpartition("Next ")[2].strip()
+    assert cure == f"rabbitmqctl clear_policy -p {vhost} full"
+    broker.ctl(*shlex.split(cure)[1:])
+    assert run(url, RABBITMQ_API=broker.api).returncode == 0
+
+
+@pytest.mark.parametrize("target", ["doctor", "reset"])
+def test_the_port_that_make_is_given_is_looked_at(target: str) -> None:
+    """Instead of AMQP_URL; a PORT of the environment isn't."""
+    (port,) = brokers.free_ports(1)
+    for given, expected in ((["PORT=5673"], True), ([], False)):
+        environment = {**os.environ, "PORT": "5673"}
+        command = ["make", "-n", target, *given]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert ("--port=5673" in done.stdout) == expected, done
+    done = run("amqp://nowhere.invalid/", *["reset"][: target == "reset"], f"--port={port}")
+    assert f"amqp://guest@localhost:{port}/: No broker answers" in done.stdout + done.stderr
 
 
 @pytest.mark.long

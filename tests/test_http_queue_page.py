@@ -9,38 +9,15 @@ from typing import Any
 
 import pytest
 import requests
+from apps.browser import chromium
 from apps.serving import Served, book
 from conftest import Starter
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    for option in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--no-first-run",
-        f"--user-data-dir={tmp_path}/chromium",
-    ):
-        options.add_argument(option)
-    options.binary_location = program("chromium", "chromium-browser", "google-chrome")
-    service = webdriver.ChromeService(program("chromedriver", "chromium.chromedriver"))
-    with webdriver.Chrome(options, service) as driver:
-        yield driver
-
-
-def program(*names: str) -> str:
-    import shutil
-
-    found = next(filter(None, map(shutil.which, names)), None)
-    if not found:
-        pytest.fail(f"There is no {names[0]}: sudo apt-get install chromium chromium-driver")
-    return found
+    with chromium(tmp_path) as found:
+        yield found.driver
 
 
 @pytest.mark.long

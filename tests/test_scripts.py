@@ -71,7 +71,7 @@ GUARD = """
 # What the last lines catch; what they advise may name more than make doctor.
 EPILOGUES = {
     "pika": r"""
-    except AMQPError as error:
+    except (AMQPError|\(AMQPError, ValueError\)) as error:
         sys\.exit\(f"Failed: {error!r}\. Try make doctor(, declare_queues\.py)?"\)
 """,
     "aio_pika": r"""
@@ -243,6 +243,33 @@ def test_missing_arguments(script: Path) -> None:
     with closing(Script(script, *wrong, url="amqp://unused/")) as ended:
         assert_one_line(ended, f"Usage: python {script.name} ")
         assert ended.stdout == []
+
+
+COUNTING = [
+    path
+    for chapter in LESSONS
+    for path in sorted((EXAMPLES / chapter).glob("**/*.py"))
+    if re.search(r"\b(int|float)\((sys\.argv\[|given)", path.read_text())
+]
+
+
+@pytest.mark.parametrize("script", COUNTING, ids=name)
+def test_a_number_that_is_none(script: Path) -> None:
+    text = script.read_text()
+    arguments = usage(script)
+    place = next(n for n, each in enumerate(arguments) if re.fullmatch(r"[\d.]+", each))
+    wrong = ["many", "--help"]
+    if says := re.search(rf"Usage: python {script.name}.*?(, (\d+) to (\d+))?\"", text):
+        wrong += ["-1", "1e9", "²", "1.5.2"]
+        if says[1]:
+            wrong += [str(int(says[2]) - 1), str(int(says[3]) + 1)]
+    with ExitStack() as stack:
+        for each in wrong:
+            given = [*arguments[:place], each, *arguments[place + 1 :]]
+            ended = Script(script, *given, url="amqp://unused/")
+            expected = f"Usage: python {script.name} " if says else f"10: '{each}'"
+            assert_one_line(stack.enter_context(closing(ended)), expected)
+            assert ended.stdout == []
 
 
 # --- Output and Ctrl-C ------------------------------------------------------------

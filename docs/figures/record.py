@@ -1,13 +1,13 @@
 """Record what the scripts do, and draw the pages' figures from the record.
 
     record.py                  record anew, then draw
-    record.py 2-work-queues    only the figures of that chapter, or of another page: set-up, demo
+    record.py 2-work-queues    only the figures of that chapter, or another: set-up, demo
     record.py --draw           draw again from the committed records
 
 A record is a JSON file in this folder that says when, where and with what it
 was made; the drawing beside it shows nothing that is not in it. A chapter's
 module record_<chapter>.py has `record(broker)` and `draw()`. So have record_demo.py,
-the moving picture of README, and record_sequences.py, which only draws.
+the moving picture of README, record_http_queue_page.py, and record_sequences.py, which only draws.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 import broker as brokers
+from apps import browser
 from broker import BrokerError, say
 from plotting import FIGURES
 from shells.chapters import chapters, companions
@@ -26,7 +27,7 @@ from shells.chapters import chapters, companions
 def modules() -> dict[str, str]:
     """By chapter: the module that makes its figures."""
     here = Path(__file__).parent
-    every = (*chapters(), *companions(), "set-up", "demo", "sequences")
+    every = (*chapters(), *companions(), "http-queue-page", "set-up", "demo", "sequences")
     found = {chapter: f"record_{chapter.replace('-', '_')}" for chapter in every}
     return {chapter: name for chapter, name in found.items() if (here / f"{name}.py").exists()}
 
@@ -44,6 +45,8 @@ def main() -> None:
     }
     try:
         if not given.draw:
+            if any("chromium" in dir(module) for module in chosen.values()):
+                browser.programs()  # else one would learn that it is missing after an hour
             with brokers.get() as broker:
                 for chapter, module in chosen.items():
                     say(f"Recording {chapter} with RabbitMQ {broker.version} …")

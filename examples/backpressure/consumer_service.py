@@ -8,6 +8,7 @@ answers with status 500; press Ctrl-C to have it answer nothing at all.
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from typing import Annotated, Any
@@ -34,7 +35,7 @@ async def take(item: Annotated[Any, Body()]) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # for when uvicorn is through
-    if len(sys.argv) < 2:
+    if not re.fullmatch(r"\d+(\.\d+)?", " ".join(sys.argv[1:])):
         sys.exit("Usage: python consumer_service.py SECONDS")
     seconds = float(sys.argv[1])
     port = urlsplit(URL).port or 80

@@ -43,7 +43,7 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 2 or not sys.argv[1].isdecimal():
         sys.exit("Usage: python drop_and_tell.py N")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:

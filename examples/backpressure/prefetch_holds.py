@@ -39,8 +39,8 @@ async def main(prefetch: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("Usage: python prefetch_holds.py PREFETCH")
+    if " ".join(sys.argv[1:]) not in map(str, range(65536)):
+        sys.exit("Usage: python prefetch_holds.py PREFETCH, 0 to 65535")
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:

@@ -39,8 +39,8 @@ async def main(window: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("Usage: python publish_window.py WINDOW")
+    if " ".join(sys.argv[1:]) not in map(str, range(1, 10_000)):
+        sys.exit("Usage: python publish_window.py WINDOW, 1 to 9999")
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:

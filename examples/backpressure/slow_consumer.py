@@ -4,6 +4,7 @@ The queue is its sender's, store_or_wait.py for one: start that first.
 """
 
 import os
+import re
 import signal
 import sys
 import time
@@ -32,7 +33,7 @@ def main(queue: str, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
+    if not re.fullmatch(r"\d+(\.\d+)?", " ".join(sys.argv[2:])):
         sys.exit("Usage: python slow_consumer.py QUEUE SECONDS")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:

@@ -37,7 +37,7 @@ async def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 2 or not sys.argv[1].isdecimal():
         sys.exit("Usage: python unbounded_buffer.py N")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     asyncio.run(main(int(sys.argv[1])))

@@ -55,8 +55,8 @@ async def main(workers: int) -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1] if len(sys.argv) > 1 else "10"
-    if not given.isdecimal() or not int(given):
-        sys.exit("Usage: python asyncio_tasks.py [WORKERS]")
+    if given not in map(str, range(1, 1000)):
+        sys.exit("Usage: python asyncio_tasks.py [WORKERS], 1 to 999")
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
     logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once

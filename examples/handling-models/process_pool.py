@@ -15,6 +15,7 @@ import pika
 from pika.exceptions import AMQPError, ConnectionWrongStateError
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
+QUORUM = {"x-queue-type": "quorum"}
 
 
 def work(job: str) -> None:
@@ -27,9 +28,8 @@ def work(job: str) -> None:
 
 
 def leave() -> None:  # each process of the pool ends when its parent has
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
+    multiprocessing.parent_process().join()  # type: ignore
+    os._exit(1)
 
 
 def main(workers: int) -> None:
@@ -37,11 +37,9 @@ def main(workers: int) -> None:
         connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
     except Exception as error:  # only its kind: its text may hold a password
         sys.exit(f"No connection: {type(error).__name__}. Try make doctor")
-    channel = connection.channel()
+    channel: Any = connection.channel()
     channel.basic_qos(prefetch_count=2 * workers)  # the next is here already
-    channel.queue_declare(
-        "jobs", durable=True, arguments={"x-queue-type": "quorum"}
-    )
+    channel.queue_declare("jobs", durable=True, arguments=QUORUM)
     # A process that is forked gets a copy of the connection, too: see leave().
     fork = multiprocessing.get_context("fork")
     watch = threading.Thread(target=leave, daemon=True)
@@ -59,9 +57,8 @@ def main(workers: int) -> None:
             connection.add_callback_threadsafe(settle)
 
     print(" [*] Waiting for messages. To exit press CTRL+C")
-    messages: Any = channel.consume("jobs")
     try:
-        for method, _, body in messages:
+        for method, _, body in channel.consume("jobs"):
             job = os.fsdecode(body)
             print(f" [x] Received {job!r}")
             future = pool.submit(work, job)
@@ -72,9 +69,12 @@ def main(workers: int) -> None:
 
 
 if __name__ == "__main__":
+    given = sys.argv[1] if len(sys.argv) > 1 else "10"
+    if given not in map(str, range(1, 1000)):
+        sys.exit("Usage: python process_pool.py [WORKERS], 1 to 999")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+        main(int(given))
     except AMQPError as error:
         sys.exit(f"Failed: {error!r}. Try make doctor")

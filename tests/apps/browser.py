@@ -13,16 +13,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-from broker import LOOPBACK
+from broker import LOOPBACK, BrokerError
 from shells.chapters import DOCS
 
 
 def program(*names: str) -> str:
     found = next(filter(None, map(shutil.which, names)), None)
     if not found:
-        pytest.fail(f"There is no {names[0]}: sudo apt-get install chromium chromium-driver")
+        raise BrokerError(f"There is no {names[0]}: sudo apt-get install chromium chromium-driver")
     return found
+
+
+def programs() -> tuple[str, str]:
+    """Chromium and its driver. Raises BrokerError where one is missing."""
+    return (
+        program("chromium", "chromium-browser", "google-chrome"),
+        program("chromedriver", "chromium.chromedriver"),
+    )
 
 
 def build(folder: Path) -> None:
@@ -99,7 +106,7 @@ def chromium(folder: Path) -> Iterator[Browser]:
         f"--user-data-dir={folder}/chromium",
     ):
         options.add_argument(option)
-    options.binary_location = program("chromium", "chromium-browser", "google-chrome")
-    service = webdriver.ChromeService(program("chromedriver", "chromium.chromedriver"))
+    options.binary_location, driver_program = programs()
+    service = webdriver.ChromeService(driver_program)
     with webdriver.Chrome(options, service) as driver:
         yield Browser(driver)

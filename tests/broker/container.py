@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from contextlib import closing
 from typing import Any
@@ -155,6 +156,8 @@ def docker_trouble(image: str, pull: bool = True) -> str:
         try:
             client.images.pull(image)
         except (docker.errors.DockerException, requests.RequestException) as error:
-            reason = getattr(error, "explanation", None) or error
+            reason = str(getattr(error, "explanation", None) or error)
+            if re.search("dial tcp|Client.Timeout|context deadline", reason):
+                reason = "no registry answers"
             return f"Docker cannot get the image {image} ({reason})"
     return ""

@@ -3,6 +3,8 @@
 python -m shells.doctor           look, and change nothing
 python -m shells.doctor reset     delete the queues and exchanges that the
                                   example scripts declare, and no others
+
+With `--port 5673`, in the broker of `make broker PORT=5673`, whatever AMQP_URL says.
 """
 
 from __future__ import annotations
@@ -10,23 +12,27 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
+import shlex
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pika
 import pika.exceptions
 from broker import (
     DEFAULT_IMAGE,
     DEFAULT_URL,
+    BrokerError,
     diagnose,
     docker_trouble,
     handshake,
     installed_programs,
+    named,
     shown,
 )
 from pika.adapters.blocking_connection import BlockingChannel
@@ -101,6 +107,29 @@ def leftovers(url: str) -> Iterator[str]:
             yield f"{thing.kind} {thing.name}: {refusal}"
 
 
+def policies(url: str) -> Iterator[tuple[str, str]]:
+    """Those that change what the scripts declare, each with the command that clears it.
+
+    The management API has them; where it does not answer, nothing is said.
+    """
+    vhost = pika.URLParameters(url).virtual_host
+    place = [] if vhost == "/" else ["-p", vhost]
+    with suppress(BrokerError, re.error):
+        for policy in named(url).call_api("GET", f"policies/{quote(vhost, safe='')}"):
+            kinds = {"all": ("queue", "exchange"), "exchanges": ("exchange",)}
+            changed = [
+                each.name
+                for each in unique_declarations()
+                if each.kind in kinds.get(policy["apply-to"], ("queue",))
+                and re.search(policy["pattern"], each.name)
+            ]
+            if changed:
+                sets = ", ".join(f"{key}={value}" for key, value in policy["definition"].items())
+                cure = ["rabbitmqctl", "clear_policy", *place, policy["name"]]
+                found = f"policy {policy['name']}: {sets} for {', '.join(changed)}"
+                yield found, shlex.join(cure)
+
+
 def present(url: str) -> Iterator[tuple[Declaration, str]]:
     """What `make reset` deletes, each with its words."""
     for thing in unique_declarations():
@@ -145,30 +174,33 @@ def look() -> int:
     programs = installed_programs()
     rows.append(("Server", programs["rabbitmq-server"] if programs else "none installed"))
     problem = diagnose(url)
-    ready = not problem
+    cures = []
     if problem:
         rows.append(("Broker", f"{shown(url)}: {problem}"))
     else:
         rows.append(("Broker", f"{shown(url)}: RabbitMQ {handshake(url)}"))
         denied = ", ".join(denied_features(url))
         rows.append(("", f"refuses {denied}" if denied else "refuses nothing that we ask for"))
-        for leftover in leftovers(url):
-            ready = False
-            rows.append(("Left over", leftover))
+        for policy, cure in policies(url):
+            rows.append(("Left over", policy))
+            cures.append(cure)
+        if found := list(leftovers(url)):
+            rows += [("Left over", leftover) for leftover in found]
+            deleted = ", ".join(words for _, words in present(url))
+            cures.append(f"make reset  (deletes {deleted})")
     for name, text in rows:
         print(f"{name:<10} {text}")
-    if ready:
+    if cures:
+        print(f"Next       {', and: '.join(cures)}")
+    elif not problem:
         print("Next       open the page of a chapter and run its scripts, or: make test")
-    elif any(name == "Left over" for name, _ in rows):
-        deleted = ", ".join(words for _, words in present(url))
-        print(f"Next       make reset  (deletes {deleted})")
     elif off := port_of_no_broker(url, problem):
         print(f"Next       make broker PORT={off}  (and leave it running), or fix AMQP_URL")
     elif "AMQP_URL" in os.environ:
         print("Next       fix AMQP_URL, or unset it and: make broker")
     else:
         print("Next       make broker  (and leave it running), or: make demo")
-    return 0 if ready else 1
+    return 1 if problem or cures else 0
 
 
 def reset() -> int:
@@ -194,7 +226,11 @@ def reset() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Look after the broker that the scripts use.")
     parser.add_argument("what", nargs="?", choices=("look", "reset"), default="look")
-    sys.exit(reset() if parser.parse_args().what == "reset" else look())
+    parser.add_argument("--port", help="of this machine, instead of AMQP_URL")
+    given = parser.parse_args()
+    if given.port:
+        os.environ["AMQP_URL"] = f"amqp://guest:guest@localhost:{given.port}/"
+    sys.exit(reset() if given.what == "reset" else look())
 
 
 if __name__ == "__main__":

@@ -69,12 +69,12 @@ class Publisher:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1 and not sys.argv[1].isdecimal():
+        sys.exit("Usage: python publish_in_batches.py [COUNT]")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
-    it = Publisher(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
     try:
-        connection = pika.SelectConnection(
-            pika.URLParameters(AMQP_URL), it.on_open, it.on_end, it.on_end
-        )
+        url = pika.URLParameters(AMQP_URL)
     except Exception as error:  # only its kind: its text may hold a password
         sys.exit(f"No connection: {type(error).__name__}. Try make doctor")
-    connection.ioloop.start()
+    it = Publisher(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
+    pika.SelectConnection(url, it.on_open, it.on_end, it.on_end).ioloop.start()

@@ -36,5 +36,5 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:
         main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
-    except AMQPError as error:
+    except (AMQPError, ValueError) as error:
         sys.exit(f"Failed: {error!r}. Try make doctor")

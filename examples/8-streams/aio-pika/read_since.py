@@ -17,10 +17,11 @@ STREAM = {"x-queue-type": "stream", "x-max-length-bytes": 1_000_000_000}
 def parse(since: str) -> str | datetime:
     if since.endswith(tuple("YMDhms")):  # M: month, m: minute
         return since
-    return datetime.fromisoformat(since).astimezone(UTC)
+    moment = datetime.fromisoformat(since).astimezone(UTC)
+    return max(moment, datetime.fromtimestamp(0, UTC))  # AMQP's first
 
 
-async def main(start: str | datetime) -> None:
+async def main(place: dict[str, str | datetime]) -> None:
     async with await aio_pika.connect(AMQP_URL, timeout=15) as connection:
         channel = await connection.channel()
         amqp = await channel.get_underlay_channel()  # knows how it ends
@@ -30,7 +31,6 @@ async def main(start: str | datetime) -> None:
             "events", durable=True, arguments=STREAM
         )
         print(" [*] Waiting for events. To exit press CTRL+C")
-        place = {"x-stream-offset": start}
         with suppress(aio_pika.exceptions.ChannelInvalidStateError):
             async for event in queue.iterator(arguments=place):
                 offset = event.headers["x-stream-offset"]
@@ -43,13 +43,13 @@ async def main(start: str | datetime) -> None:
 
 if __name__ == "__main__":
     try:
-        start = parse(" ".join(sys.argv[1:]))
-    except ValueError:
+        place = {"x-stream-offset": parse(" ".join(sys.argv[1:]))}
+    except (ValueError, OverflowError):
         sys.exit("Usage: python read_since.py 5m|7D|2026-11-21")
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
-        asyncio.run(main(start))
+        asyncio.run(main(place))
     except (aio_pika.AMQPException, KeyError, TimeoutError, ValueError) as why:
         raise SystemExit(f"Failed: {why!r}. Check URL, vhost: make doctor")

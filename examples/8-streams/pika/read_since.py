@@ -16,10 +16,11 @@ STREAM = {"x-queue-type": "stream", "x-max-length-bytes": 1_000_000_000}
 def parse(since: str) -> str | datetime:
     if since.endswith(tuple("YMDhms")):  # M: month, m: minute
         return since
-    return datetime.fromisoformat(since).astimezone(UTC)
+    moment = datetime.fromisoformat(since).astimezone(UTC)
+    return max(moment, datetime.fromtimestamp(0, UTC))  # AMQP's first
 
 
-def main(start: str | datetime) -> None:
+def main(place: dict[str, str | datetime]) -> None:
     try:
         connection = pika.BlockingConnection(pika.URLParameters(AMQP_URL))
     except Exception as error:  # only its kind: its text may hold a password
@@ -28,7 +29,6 @@ def main(start: str | datetime) -> None:
     channel.basic_qos(prefetch_count=100)  # without, it is refused
     channel.queue_declare("events", durable=True, arguments=STREAM)
     print(" [*] Waiting for events. To exit press CTRL+C")
-    place = {"x-stream-offset": start}
     events: Any = channel.consume("events", arguments=place)
     for method, properties, body in events:
         offset = properties.headers["x-stream-offset"]
@@ -39,12 +39,12 @@ def main(start: str | datetime) -> None:
 
 if __name__ == "__main__":
     try:
-        start = parse(" ".join(sys.argv[1:]))
-    except ValueError:
+        place = {"x-stream-offset": parse(" ".join(sys.argv[1:]))}
+    except (ValueError, OverflowError):
         sys.exit("Usage: python read_since.py 5m|7D|2026-11-21")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore
     try:
-        main(start)
+        main(place)
     except AMQPError as error:
         sys.exit(f"Failed: {error!r}. Try make doctor")
