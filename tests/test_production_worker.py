@@ -75,7 +75,7 @@ def received(*scripts: Script) -> list[str]:
 
 
 def done(*scripts: Script) -> int:
-    return sum(script.stdout.count(" [x] Done") for script in scripts)
+    return sum(" [x] Done" in line for script in scripts for line in script.stdout)
 
 
 def lines(script: Script, text: str) -> int:

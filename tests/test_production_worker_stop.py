@@ -95,13 +95,14 @@ def test_a_task_longer_than_the_ack_timeout_is_done_again(
     assert done(long) == (client == "pika")  # which sees it only then
     text = page(CHAPTER).read_text()
     assert f"   {long.stderr[0]}\n" in text
-    long = worker(run, client, STOPPING).wait_for("Received")
     # With more time it is done, and is gone.
     policy["definition"] = {"consumer-timeout": 7_200_000}
     assert "'{\"consumer-timeout\": 7200000}'" in text
     broker.call_api("PUT", path, {**policy, "apply-to": "queues"})
-    long.process.send_signal(signal.SIGTERM)
-    assert long.wait() == 0
+    again = worker(run, client, STOPPING).wait_for("Received")
+    again.process.send_signal(signal.SIGTERM)
+    stopped(again)
+    assert done(again) == 1
 
 
 # --- Stop in time ----------------------------------------------------------------
