@@ -40,6 +40,7 @@ from shells.running import Script
 from test_production_observe import Observed, Selectors, event, expressions
 from test_production_retry import Team, keys, pay, take
 from test_production_retry_once import balance
+from test_production_worker_faults import paused, short_of_memory
 from test_scripts import imported
 
 CHAPTER, WORKER = "production-worker", "worker.py"
@@ -65,11 +66,10 @@ async def handle(database, body):
 Run = Callable[..., Script]
 
 
-def write_handler(folder: Path, client: str) -> None:
-    text = HANDLER
+def handler_for(client: str) -> str:
     if client == "pika":
-        text = text.replace("async def", "def").replace("await asyncio", "time")
-    (folder / "handler.py").write_text(text)
+        return HANDLER.replace("async def", "def").replace("await asyncio", "time")
+    return HANDLER
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def run(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Run]:
             assert old in text
             text = text.replace(old, new)
         (folder / name).write_text(text)
-        write_handler(folder, client)
+        (folder / "handler.py").write_text(more.pop("handler", handler_for(client)))
         more.setdefault("HTTP_PORT", str(brokers.free_ports(1)[0]))
         more.setdefault("DATABASE", str(tmp_path / "own.sqlite3"))
         url = more.pop("url", None) or request.getfixturevalue("url")
@@ -252,12 +252,34 @@ def all_done_once(folder: Path, wanted: set[str]) -> None:
     assert Counter(effects(folder)) == dict.fromkeys(wanted, 1)
 
 
-def killed(broker: OwnedBroker) -> None:
+def restarted(broker: OwnedBroker, _: list[Script]) -> int:
+    """Let the broker fail; say how often each worker lost its connection."""
+    broker.restart()
+    return 1
+
+
+def killed(broker: OwnedBroker, _: list[Script]) -> int:
     broker.kill()
     broker.start()
+    return 1
 
 
-@pytest.mark.parametrize("outage", [OwnedBroker.restart, killed])
+def frozen(broker: OwnedBroker, workers: list[Script]) -> int:
+    with paused(broker):
+        for worker in workers:
+            says(worker, "disconnected")
+    return 1
+
+
+def alarmed(broker: OwnedBroker, workers: list[Script]) -> int:
+    """Until both wait, each with a copy of a failed task that the broker doesn't take."""
+    with short_of_memory(broker, workers):
+        state = partial(broker.ctl, "list_connections", "state", "--quiet")
+        poll(lambda: state().split().count("blocked"), 2)
+    return 0
+
+
+@pytest.mark.parametrize("outage", [restarted, killed, frozen, alarmed])
 def test_the_broker_fails_and_each_task_is_done_once(
     run: Run, restartable: OwnedBroker, tmp_path: Path, outage: Any
 ) -> None:
@@ -267,17 +289,23 @@ def test_the_broker_fails_and_each_task_is_done_once(
                 channel.queue_declare(found.name, **found.arguments)
             # A queue younger than a second or so is not safe from a SIGKILL of its only node.
             wanted = load(channel)
+            poison = {f"nobody {number}" for number in range(6)}
+            for task in poison:
+                pay(channel, task, task)
         workers = [run(client, url=url) for client in CLIENTS]
         for worker in workers:
             says(worker, "done", 20)
-        outage(restartable)
+        losses = outage(restartable, workers)
         for worker in workers:
-            says(worker, "consuming", 2)
-            assert [name for name, _ in told(worker)].count("disconnected") == 1
+            says(worker, "consuming", 1 + losses)
         all_done_once(tmp_path, wanted)
         with connected(url) as channel:
+            dead: set[str] = set()  # a copy may be there twice
+            poll(lambda: dead.update(keys(channel, "payments.dead")) or dead, poison)
             poll(lambda: ready(channel, "payments"), 0)
-            assert ready(channel, "payments.dead") == 0
+        for worker in workers:
+            assert [name for name, _ in told(worker)].count("disconnected") == losses
+            assert (worker.signal(signal.SIGTERM), worker.stderr) == (0, [])
 
 
 def test_connections_are_closed_by_force(
@@ -339,6 +367,24 @@ def test_it_goes_on_at_another_node(
         used.cut("closed")
         says(worker, "consuming", 2)
         assert other.attempts
+
+
+def test_connections_that_were_not_made_leave_no_warning(
+    run: Run, client: str, url: str, payments: BlockingChannel
+) -> None:
+    """Whichever thread clears them away: here, the one that answers."""
+    collect = {
+        "        live = ": "        __import__('gc').collect()\n        live = ",
+        "import faulthandler": "import gc\nimport faulthandler\ngc.disable()",
+    }
+    with Proxy(url, "closed") as proxy:
+        run_it = lambda *_, **more: run(client, url=proxy.url, changes=collect, **more)  # noqa: E731
+        worker = Observed(run_it, client)
+        poll(lambda: len(proxy.attempts) >= 4, True)
+        worker.becomes("/live", 200)
+        proxy.state = "through"
+        worker.becomes("/ready", 200)
+        assert (worker.script.signal(signal.SIGTERM), worker.script.stderr) == (0, [])
 
 
 def test_a_lost_task_does_not_end_its_worker_later(
@@ -476,12 +522,30 @@ def test_what_is_wrong_is_one_line(
             assert script.stdout == []
 
 
+def test_a_handler_that_is_not_to_be_had(run: Run, client: str) -> None:
+    """One of the other client, too: pika's worker would ack what nobody has done."""
+    own = handler_for(client)
+    wrong = {
+        "cannot import name 'handle'": own.replace("def handle", "def other"),
+        "cannot import name 'TABLES'": own.replace("TABLES", "OTHER"),
+        "(handler.py, line 4)": own.replace("(database, body)", "(database, body"),
+        "No module named 'no_such'": f"import no_such\n{own}",
+        "async": handler_for(next(each for each in CLIENTS if each != client)),
+    }
+    started = {words: run(client, url="none", handler=text) for words, text in wrong.items()}
+    elsewhere = {"from handler": "from handlers"}  # as if it were not there
+    started["No module named 'handlers'"] = run(client, url="none", changes=elsewhere)
+    for words, script in started.items():
+        assert_one_line(script, "handler.py cannot be used: ", words, status=2)
+        assert script.stdout == []
+
+
 def test_a_port_that_is_taken(run: Run, client: str, payments: BlockingChannel) -> None:
     pay(payments, "17", "alice 5")
     with socket.create_server((LOOPBACK, 0)) as other:
         port = str(other.getsockname()[1])
         script = run(client, HTTP_PORT=port)
-        assert_one_line(script, f"HTTP_PORT '{port}' is not to be had: ")
+        assert_one_line(script, f"HTTP_PORT '{port}' cannot be used: ")
     found, _ = take(payments, "payments")
     assert not (found.headers or {}).get("x-delivery-count")
 

@@ -105,7 +105,6 @@ def test_each_event_is_a_line_of_json(observed: Observed, payments: BlockingChan
     ]
     assert [each["level"] for each in log] == ["INFO", "INFO", "WARNING", "ERROR"]
     assert [each.get("error") for each in log[2:]] == ["KeyError('nobody')"] * 2
-    assert log[1]["seconds"] >= 0
     for each in log:
         behind = datetime.now(UTC) - datetime.fromisoformat(each["time"])
         assert timedelta(0) <= behind + timedelta(milliseconds=1) < timedelta(hours=1)
@@ -187,7 +186,6 @@ def test_the_time_of_a_task_is_measured(
     worker = Observed(lambda c, name, **more: copy(CHAPTER, c, name, slow, **more), client)
     pay(payments, "17", "alice 5")
     event(worker, "done")
-    assert worker.log()[-1]["seconds"] >= 0.3
     found = worker.metrics()
     assert found["worker_duration_seconds_sum"] >= 0.3
 
@@ -204,7 +202,7 @@ def test_a_port_that_is_not_to_be_had(
         port = str(other.getsockname()[1]) if port == "taken" else port
         pay(payments, "17", "alice 5")
         script = start(CHAPTER, client, OBSERVED, HTTP_PORT=port)
-        assert_one_line(script, f"HTTP_PORT '{port}' is not to be had")
+        assert_one_line(script, f"HTTP_PORT '{port}' cannot be used")
         assert script.stdout == []
         found, _ = take(payments, "payments")
         assert not (found.headers or {}).get("x-delivery-count")
@@ -404,7 +402,7 @@ def test_it_can_be_copied_out(client: str) -> None:
     own = {"pika": "pika", "aio-pika": "aio_pika"}[client]
     assert imported(script) <= {own, "prometheus_client", *sys.stdlib_module_names}
     lines = script.read_text().splitlines()
-    assert len(lines) <= 180
+    assert len(lines) <= 160
     assert max(map(len, lines)) <= 79
     seconds = said("production-observe", r"``TURNS_WITHIN`` seconds for a turn \((\d+)\)")
     assert f"TURNS_WITHIN = {seconds}.0" in script.read_text()

@@ -7,6 +7,7 @@ import os
 import re
 import select
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -32,11 +33,13 @@ from pika.adapters.blocking_connection import BlockingChannel
 from shells.chapters import CLIENTS, EXAMPLES, page
 from shells.proxy import Proxy
 from shells.running import INTERRUPTED, Script
+from test_scripts import imported
 
 CHAPTER = "production-worker"
 WORKER, PUBLISHER = "worker_reconnecting.py", "publisher_reconnecting.py"
 STOPPING = "worker_stopping.py"
 WORKERS = (WORKER, STOPPING)
+RECONNECTING = (WORKER, PUBLISHER)
 WAITING = " [*] Waiting for messages. To exit press CTRL+C"
 STOP = " [*] Stopping. Once more gives the task back"
 AGAIN = " [!] Trying again: "
@@ -72,7 +75,7 @@ def received(*scripts: Script) -> list[str]:
 
 
 def done(*scripts: Script) -> int:
-    return sum(script.stdout.count(" [x] Done") for script in scripts)
+    return sum(" [x] Done" in line for script in scripts for line in script.stdout)
 
 
 def lines(script: Script, text: str) -> int:
@@ -152,7 +155,7 @@ def module(client: str, name: str) -> ModuleType:
     return loaded
 
 
-@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+@pytest.mark.parametrize("name", RECONNECTING)
 def test_the_pause_is_anything_up_to_a_bound_that_doubles_up_to_ten_seconds(
     client: str, name: str
 ) -> None:
@@ -173,7 +176,7 @@ def test_the_pause_is_anything_up_to_a_bound_that_doubles_up_to_ten_seconds(
         assert 0.45 * bound < sum(pauses) / len(pauses) < 0.55 * bound, failures
 
 
-@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+@pytest.mark.parametrize("name", RECONNECTING)
 def test_it_waits_for_a_broker_that_is_not_there_yet(
     run: Start, publisher: Start, client: str, name: str, url: str
 ) -> None:
@@ -193,16 +196,15 @@ def test_it_waits_for_a_broker_that_is_not_there_yet(
         assert lines(early, AGAIN) == 1
 
 
-@pytest.mark.parametrize("name", WORKERS)
 def test_one_thrown_out_again_and_again_waits_longer_and_longer(
-    client: str, url: str, broker: Broker, name: str, tmp_path: Path
+    client: str, url: str, broker: Broker, tmp_path: Path
 ) -> None:
     """Not allowed to consume: it gets as far as Waiting each time.
 
     In a copy that says how often it has failed, instead of waiting.
     """
     says = "(print('failures:', failures) or 0.1)"
-    copy = altered(CHAPTER, client, name, "(pause(failures))", says, tmp_path)
+    copy = altered(CHAPTER, client, WORKER, "(pause(failures))", says, tmp_path)
     vhost = url.rpartition("/")[2]
     broker.call_api("PUT", f"users/{vhost}", {"password": "s3cret", "tags": ""})
     try:
@@ -219,12 +221,11 @@ def test_one_thrown_out_again_and_again_waits_longer_and_longer(
         broker.call_api("DELETE", f"users/{vhost}")
 
 
-@pytest.mark.parametrize("name", WORKERS)
 def test_after_a_connection_that_lasted_the_pauses_are_short_again(
-    client: str, url: str, name: str, tmp_path: Path
+    client: str, url: str, tmp_path: Path
 ) -> None:
     says = "(print('failures:', failures) or 0.1)"
-    copy = altered(CHAPTER, client, name, "(pause(failures))", says, tmp_path)
+    copy = altered(CHAPTER, client, WORKER, "(pause(failures))", says, tmp_path)
     copy.write_text(copy.read_text().replace("LONGEST = 10.0", "LONGEST = 2.0"))
     with Proxy(url, "closed") as proxy, closing(Script(copy, url=proxy.url)) as script:
         script.wait_for("failures: 3")
@@ -236,12 +237,11 @@ def test_after_a_connection_that_lasted_the_pauses_are_short_again(
 
 
 @pytest.mark.parametrize("busy", [False, True])
-@pytest.mark.parametrize("name", WORKERS)
 def test_a_connection_closed_by_force(
-    run: Start, client: str, broker: Broker, url: str, name: str, busy: bool
+    run: Start, client: str, broker: Broker, url: str, busy: bool
 ) -> None:
     """One line that names the reason, one when it is back; a task in hand comes again."""
-    victim = worker(run, client, name)
+    victim = worker(run, client)
     if busy:
         with connected(url) as channel:
             publish(channel, 10 * ".")
@@ -249,7 +249,7 @@ def test_a_connection_closed_by_force(
     close_connections(broker, url, "maintenance at noon")
     seen(victim, AGAIN)
     # One that sleeps on its connection may find it gone, and not why.
-    if not (busy and client == "pika" and name == WORKER):
+    if not (busy and client == "pika"):
         assert "CONNECTION_FORCED - maintenance at noon" in victim.stderr[0]
     seen(victim, WAITING, 2)
     assert len(victim.stderr) == 1
@@ -260,11 +260,10 @@ def test_a_connection_closed_by_force(
         assert lines(victim, "'..........'") == 2
 
 
-@pytest.mark.parametrize("name", WORKERS)
 def test_the_queue_deleted_under_a_worker(
-    run: Start, client: str, channel: BlockingChannel, name: str
+    run: Start, client: str, channel: BlockingChannel
 ) -> None:
-    victim = worker(run, client, name)
+    victim = worker(run, client)
     subscribed(channel, "orders")
     channel.queue_delete("orders")
     seen(victim, AGAIN)
@@ -306,7 +305,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+@pytest.mark.parametrize("name", RECONNECTING)
 def test_what_no_retry_mends_is_one_line(
     run: Start, publisher: Start, client: str, name: str, url: str, broker: Broker
 ) -> None:
@@ -333,7 +332,7 @@ def test_a_queue_of_that_name_with_other_arguments(
     assert_one_line(script, "PRECONDITION_FAILED", "x-queue-type")
 
 
-@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+@pytest.mark.parametrize("name", RECONNECTING)
 def test_a_handshake_that_is_cut_off_is_no_wrong_password(
     run: Start, publisher: Start, client: str, name: str, url: str
 ) -> None:
@@ -347,7 +346,7 @@ def test_a_handshake_that_is_cut_off_is_no_wrong_password(
         seen(script, WAITING if name != PUBLISHER else "Confirmed")
 
 
-@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+@pytest.mark.parametrize("name", RECONNECTING)
 def test_it_goes_on_at_another_node(
     run: Start, publisher: Start, client: str, name: str, url: str
 ) -> None:
@@ -374,7 +373,7 @@ def test_it_goes_on_at_another_node(
         assert other.attempts
 
 
-@pytest.mark.parametrize("name", [*WORKERS, PUBLISHER])
+@pytest.mark.parametrize("name", RECONNECTING)
 def test_not_all_go_to_the_first_node(
     run: Start, publisher: Start, client: str, name: str, url: str
 ) -> None:
@@ -489,11 +488,20 @@ def test_what_the_page_says_of_limits_is_so() -> None:
         folder = EXAMPLES / CHAPTER / client
         assert limit in (folder / PUBLISHER).read_text()
         assert '"STOP_WITHIN", "20"' in (folder / STOPPING).read_text()
-        for name in WORKERS:
-            assert re.search(r"heartbeat ?= ?5\b|heartbeat=5\b", (folder / name).read_text())
+        assert re.search(r"heartbeat ?= ?5\b|heartbeat=5\b", (folder / WORKER).read_text())
     assert "20 s without an answer" in text
     assert "``STOP_WITHIN`` seconds (20, unless" in " ".join(text.split())
     assert f"{MANY:,} tasks" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(("name", "most"), [(WORKER, 80), (PUBLISHER, 80), (STOPPING, 88)])
+def test_it_can_be_copied_out(client: str, name: str, most: int) -> None:
+    own = {"pika": "pika", "aio-pika": "aio_pika"}[client]
+    script = EXAMPLES / CHAPTER / client / name
+    assert imported(script) <= {own, *sys.stdlib_module_names}
+    lines = script.read_text().splitlines()
+    assert len(lines) <= most
+    assert max(map(len, lines)) <= 79
 
 
 def test_both_clients_print_the_same(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broker import Broker, DockerBroker, OwnedBroker, reaper
+from broker import Broker, OwnedBroker
 from conftest import (
     Starter,
     close_connections,
@@ -129,23 +129,35 @@ def killed(broker: OwnedBroker, _: list[Script]) -> Iterator[None]:
 
 
 @contextmanager
+def paused(broker: OwnedBroker) -> Iterator[None]:
+    broker.pause()
+    try:
+        yield
+    finally:
+        broker.resume()
+
+
+@contextmanager
+def short_of_memory(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
+    """It takes no messages. The scripts stand still until it does so."""
+    for script in scripts:  # else they are through before rabbitmqctl is
+        script.process.send_signal(signal.SIGSTOP)
+    limit = broker.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
+    try:
+        broker.ctl("set_vm_memory_high_watermark", "0.0000001")
+        for script in scripts:
+            script.process.send_signal(signal.SIGCONT)
+        yield
+    finally:
+        broker.ctl("set_vm_memory_high_watermark", limit)
+
+
+@contextmanager
 def frozen(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
     """Until all have noticed."""
-    docker = isinstance(broker, DockerBroker)
-    try:
-        if docker:
-            subprocess.run(["docker", "pause", broker.tag], check=True, capture_output=True)
-        else:
-            for process in reaper.processes(broker.tag):
-                process.suspend()
+    with paused(broker):
         for script in scripts:
             seen(script, AGAIN)
-    finally:
-        if docker:
-            subprocess.run(["docker", "unpause", broker.tag], check=True, capture_output=True)
-        else:
-            for process in reaper.processes(broker.tag):
-                process.resume()
     yield
 
 
@@ -153,17 +165,9 @@ def frozen(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
 def alarmed(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
     """Until the publishers, which it blocks, have tried again."""
     publishers = [script for script in scripts if PUBLISHER in script.name]
-    for script in publishers:  # else they are through before rabbitmqctl is
-        script.process.send_signal(signal.SIGSTOP)
-    limit = broker.ctl("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
-    try:
-        broker.ctl("set_vm_memory_high_watermark", "0.0000001")
-        for script in publishers:
-            script.process.send_signal(signal.SIGCONT)
+    with short_of_memory(broker, publishers):
         for script in publishers:
             seen(script, AGAIN)
-    finally:
-        broker.ctl("set_vm_memory_high_watermark", limit)
     yield
 
 

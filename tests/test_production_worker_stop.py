@@ -5,22 +5,24 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import re
 import select
 import signal
 import time
-from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import broker as brokers
 import pytest
 from broker import Broker
 from conftest import (
     Starter,
-    altered,
     assert_one_line,
+    close_connections,
+    connected,
     poll,
     ready,
+    subscribed,
 )
 from pika.adapters.blocking_connection import BlockingChannel
 from shells.chapters import page
@@ -38,7 +40,6 @@ from test_production_worker import (
     lines,
     publish,
     received,
-    seen,
     worker,
 )
 
@@ -68,10 +69,11 @@ def test_a_task_longer_than_the_heartbeats_comes_again_and_again_in_pika(
 
 @pytest.mark.long
 def test_heartbeats_go_on_during_a_long_task(
-    run: Start, client: str, channel: BlockingChannel
+    run: Start, client: str, url: str, channel: BlockingChannel
 ) -> None:
     publish(channel, "20.00", "next")
-    long = worker(run, client, STOPPING).wait_for("Done", 2, seconds=60)
+    often = f"{url}?heartbeat=5"
+    long = worker(run, client, STOPPING, url=often).wait_for("Done", 2, seconds=60)
     assert received(long) == ["20.00", "next"]
     assert long.stderr == []
 
@@ -88,18 +90,19 @@ def test_a_task_longer_than_the_ack_timeout_is_done_again(
     broker.call_api("PUT", path, {**policy, "apply-to": "queues"})
     publish(channel, "15.00")
     long = worker(run, client, STOPPING)
-    long.wait_for("Done").wait_for("Received", 2)
-    assert [line for line in long.stderr if AGAIN in line] == [
-        f"{AGAIN}ConnectionError('the broker ended the consumer')"
-    ]
+    assert_one_line(long, "Failed: the broker ended the consumer")
+    assert received(long) == ["15.00"]
+    assert done(long) == (client == "pika")  # which sees it only then
     text = page(CHAPTER).read_text()
-    assert long.stderr[0] in text
+    assert f"   {long.stderr[0]}\n" in text
     # With more time it is done, and is gone.
     policy["definition"] = {"consumer-timeout": 7_200_000}
     assert "'{\"consumer-timeout\": 7200000}'" in text
     broker.call_api("PUT", path, {**policy, "apply-to": "queues"})
-    long.process.send_signal(signal.SIGTERM)
-    assert long.wait() == 0
+    again = worker(run, client, STOPPING).wait_for("Received")
+    again.process.send_signal(signal.SIGTERM)
+    stopped(again)
+    assert done(again) == 1
 
 
 # --- Stop in time ----------------------------------------------------------------
@@ -179,27 +182,25 @@ def test_what_is_given_back_at_a_stop_does_not_count_as_a_failure(
 def test_one_with_nothing_in_hand_stops_at_once(
     run: Start, client: str, channel: BlockingChannel, url: str, how: signal.Signals
 ) -> None:
-    """Idle, or waiting for a broker that is not there, or that is silent."""
+    """Idle, or waiting for a broker that is silent."""
     idle = worker(run, client, STOPPING)
-    with Proxy(url, "closed") as closed, Proxy(url, "silent") as silent:
-        away, frozen = (run(client, STOPPING, url=each.url) for each in (closed, silent))
-        seen(away, AGAIN)
+    with Proxy(url, "silent") as silent:
+        frozen = run(client, STOPPING, url=silent.url)
         poll(lambda: len(silent.attempts), 1)
-        for each in (idle, away, frozen):
+        for each in (idle, frozen):
             each.process.send_signal(how)
             assert each.wait() == 0, each
     assert idle.stdout == [WAITING]
 
 
 def test_a_broker_that_is_silent_does_not_keep_it(
-    client: str, channel: BlockingChannel, url: str, tmp_path: Path
+    run: Start, client: str, channel: BlockingChannel, url: str
 ) -> None:
-    """In a copy without heartbeats, which would end its waiting, too."""
-    old = {"pika": "heartbeat = 5", "aio-pika": "heartbeat=5"}[client]
-    copy = altered(CHAPTER, client, STOPPING, old, old.replace("5", "0"), tmp_path)
+    """Without heartbeats, which would end its waiting, too."""
     publish(channel, "2.00")
-    with Proxy(url) as proxy, closing(Script(copy, url=proxy.url, STOP_WITHIN="3")) as busy:
-        busy.wait_for("Received")
+    with Proxy(url) as proxy:
+        unheard = f"{proxy.url}?heartbeat=0"
+        busy = run(client, STOPPING, url=unheard, STOP_WITHIN="3").wait_for("Received")
         proxy.state = "silent"
         busy.process.send_signal(signal.SIGTERM)
         assert busy.wait() == 0
@@ -209,6 +210,52 @@ def test_a_broker_that_is_silent_does_not_keep_it(
 @pytest.mark.parametrize("value", ["", "0", "-1", "soon", "1.5"])
 def test_a_deadline_that_is_none(run: Start, client: str, value: str) -> None:
     assert_one_line(run(client, STOPPING, STOP_WITHIN=value), "STOP_WITHIN wants")
+
+
+# --- Whatever else ends it ---
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_lost_connection_ends_it_at_once_with_its_reason(
+    run: Start, client: str, broker: Broker, url: str, busy: bool
+) -> None:
+    """A task in hand is back in the queue, and does not keep it."""
+    victim = worker(run, client, STOPPING)
+    with connected(url) as channel:
+        if busy:
+            publish(channel, "3600.00")
+            victim.wait_for("Received")
+    close_connections(broker, url, "maintenance at noon")
+    assert_one_line(victim, "Failed: ", "CONNECTION_FORCED", "maintenance at noon")
+    with connected(url) as channel:
+        poll(lambda: ready(channel, "orders"), int(busy))
+
+
+def test_a_queue_that_is_deleted_ends_it(
+    run: Start, client: str, channel: BlockingChannel
+) -> None:
+    victim = worker(run, client, STOPPING)
+    subscribed(channel, "orders")
+    channel.queue_delete("orders")
+    assert_one_line(victim, "Failed: the broker ended the consumer")
+
+
+def test_what_is_wrong_from_the_start_is_one_line(run: Start, client: str, broker: Broker) -> None:
+    where, (port,) = broker.url.rpartition("@")[2], brokers.free_ports(1)
+    wrong = (
+        f"amqp://guest:s3cret@{where}",
+        f"amqp://guest:guest@{where}no-such-vhost",
+        f"amqp://guest:s3cret@localhost:{port}/",
+        "amqp://alice:s3cr/et@localhost/",
+        "localhost",
+    )
+    for script in [run(client, STOPPING, url=url) for url in wrong]:
+        assert_one_line(script, "make doctor")
+        assert not re.search("s3|cret|cr/", script.stderr[0]), script
+        assert script.stdout == []
+
+
+# --- At any moment ---
 
 
 def stop_somewhere(

@@ -5,6 +5,7 @@ What it does with a message is in handler.py, its settings in the environment.
 
 import asyncio
 import faulthandler
+import inspect
 import itertools
 import json
 import logging
@@ -18,15 +19,22 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import aio_pika
-import handler
 import prometheus_client as prometheus
 from aio_pika.connection import make_url
 from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+
+try:
+    from handler import TABLES, handle
+
+    if not inspect.iscoroutinefunction(handle):
+        raise ImportError("handle is not async, which is for pika")
+except (ImportError, SyntaxError) as why:
+    print(f"handler.py cannot be used: {why}", file=sys.stderr)
+    sys.exit(2)
 
 
 def number(name: str, default: int) -> int:
@@ -82,22 +90,15 @@ def log(message: str, level: int = logging.INFO, **fields: Any) -> None:
     logging.getLogger("worker").log(level, message, extra={"fields": fields})
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(prometheus.MetricsHandler):
     def do_GET(self) -> None:
+        if self.path == "/metrics":
+            return super().do_GET()
         live = time.monotonic() - state["turned"] < TURNS_WITHIN
-        yes, no = (200, b"yes\n"), (503, b"no\n")
-        status, body = {
-            "/metrics": (200, prometheus.generate_latest()),
-            "/live": yes if live else no,
-            "/ready": yes if state["consuming"] else no,
-        }.get(self.path, (404, b"/metrics, /live, /ready\n"))
-        self.send_response(status)
-        self.send_header("Content-Type", prometheus.CONTENT_TYPE_LATEST)
+        yes = {"/live": live, "/ready": state["consuming"]}.get(self.path)
+        self.send_response(404 if yes is None else 200 if yes else 503)
         self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Not a line for each question."""
+        self.wfile.write(b"yes\n" if yes else b"no\n")
 
 
 def on_signal() -> None:
@@ -118,7 +119,7 @@ async def attempt(database: sqlite3.Connection, old: Any) -> str:
             return "done before"
         if old.headers.get("x-delivery-count"):  # don't die of it, too
             raise RuntimeError("its worker died, or the time was up")
-        await handler.handle(database, old.body)
+        await handle(database, old.body)
         note = "INSERT INTO done VALUES (?, datetime())"
         database.execute(note, (old.message_id,))
     return "done"
@@ -188,21 +189,21 @@ async def work(connection: Any, channel: Any, queue: Any, db: Any) -> None:
     raise ConnectionError(end[0].args or "the broker ended the consumer")
 
 
-async def turn() -> None:
-    while True:  # as long as nothing holds the loop up
-        state["turned"] = time.monotonic()
-        await asyncio.sleep(1)
+def turn() -> None:
+    state["turned"] = time.monotonic()  # as long as nothing holds the loop up
+    asyncio.get_running_loop().call_later(1, turn)
 
 
 async def main(nodes: list[Any], database: Any, context: Any) -> None:
-    connect = partial(aio_pika.connect, timeout=15, ssl_context=context)
-    failures, known, lost, _ = 0, False, False, asyncio.create_task(turn())
+    failures, known, lost = 0, False, False
+    turn()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     for node in itertools.cycle(random.sample(nodes, len(nodes))):
         begun = time.monotonic()
         try:
-            async with await connect(node) as connection:
+            async with aio_pika.Connection(node, None, context) as connection:
+                await connection.connect(timeout=15)
                 channel: Any = await connection.channel(on_return_raises=True)
                 await channel.set_qos(prefetch_count=1)
                 queue = await channel.get_queue(QUEUE)
@@ -231,19 +232,19 @@ if __name__ == "__main__":
         found = [url for url in urls if url.origin()]
         tls = ssl.create_default_context(cafile=AMQP_CA)
     except OSError as why:
-        sys.exit(f"AMQP_CA {AMQP_CA!r} is not to be had: {why}")
+        sys.exit(f"AMQP_CA {AMQP_CA!r} cannot be used: {why}")
     except ValueError:  # whose text may hold a password
         sys.exit("AMQP_URLS wants amqp://user:password@host:5672/vhost,…")
     try:
         server = ThreadingHTTPServer(("", HTTP_PORT), Answers)
     except OSError as why:
-        sys.exit(f"HTTP_PORT '{HTTP_PORT}' is not to be had: {why}")
+        sys.exit(f"HTTP_PORT '{HTTP_PORT}' cannot be used: {why}")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         database = sqlite3.connect(DATABASE, timeout=30)
         # It writes at each start: a full disk shows before a task is taken.
         write = "PRAGMA user_version = 1;"
-        database.executescript(write + DONE + handler.TABLES)
+        database.executescript(write + DONE + TABLES)
         asyncio.run(main(found, database, tls))
     except sqlite3.Error as error:
         sys.exit(f"Failed: {error!r}. DATABASE is {DATABASE!r}: is it right?")

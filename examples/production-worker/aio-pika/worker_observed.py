@@ -14,10 +14,9 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from contextlib import suppress
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import aio_pika
@@ -28,11 +27,11 @@ from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 HTTP_PORT = os.environ.get("HTTP_PORT") or "8000"
 QUEUE = "payments"
+HOPELESS = "REFUSED|OpenOk|NOT_FOUND"
 ACCOUNTS = {"alice": 0, "sleeper": 3600}  # seconds that a payment takes
-LONGEST = 5.0  # seconds from one attempt to the next
 TURNS_WITHIN = 60.0  # seconds, more than an attempt to connect may take
 LOST = (AMQPError, OSError, RuntimeError, asyncio.CancelledError)
-state = {"turned": time.monotonic(), "consuming": False}
+state: dict[str, Any] = {"turned": time.monotonic(), "consuming": None}
 
 
 def measure(kind: Any, name: str, what: str) -> Any:
@@ -45,7 +44,7 @@ FAILED = measure(prometheus.Counter, "failed", "Failed, and set aside")
 IN_HAND = measure(prometheus.Gauge, "in_hand", "Messages in hand")
 SECONDS = measure(prometheus.Histogram, "duration_seconds", "Time of a task")
 READY = measure(prometheus.Gauge, "ready", "1 if connected, and consuming")
-READY.set_function(lambda: state["consuming"])
+READY.set_function(lambda: bool(state["consuming"]))
 
 
 class OneLine(logging.Formatter):
@@ -53,46 +52,36 @@ class OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         now = datetime.fromtimestamp(record.created, UTC)
-        fields = {
-            "time": now.isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
+        fields = {"time": now.isoformat(timespec="milliseconds")}
+        fields |= {"level": record.levelname, "message": record.getMessage()}
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=repr)
+        return json.dumps(fields | getattr(record, "fields", {}), default=repr)
 
 
 def log(message: str, level: int = logging.INFO, **fields: Any) -> None:
     logging.getLogger("worker").log(level, message, extra={"fields": fields})
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(prometheus.MetricsHandler):
     """For Prometheus, and for who asks whether the worker is well."""
 
     def do_GET(self) -> None:
+        if self.path == "/metrics":
+            return super().do_GET()
         live = time.monotonic() - state["turned"] < TURNS_WITHIN
-        yes, no = (200, b"yes\n"), (503, b"no\n")
-        status, body = {
-            "/metrics": (200, prometheus.generate_latest()),
-            "/live": yes if live else no,
-            "/ready": yes if state["consuming"] else no,
-        }.get(self.path, (404, b"/metrics, /live, /ready\n"))
-        self.send_response(status)
-        self.send_header("Content-Type", prometheus.CONTENT_TYPE_LATEST)
+        ready = bool(state["consuming"])
+        yes = {"/live": live, "/ready": ready}.get(self.path)
+        self.send_response(404 if yes is None else 200 if yes else 503)
         self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Not a line for each question."""
+        self.wfile.write(b"yes\n" if yes else b"no\n")
 
 
 def serve() -> None:
     try:
         server = ThreadingHTTPServer(("", int(HTTP_PORT)), Answers)
     except (OSError, ValueError, OverflowError) as why:
-        sys.exit(f"HTTP_PORT {HTTP_PORT!r} is not to be had: {why}")
+        sys.exit(f"HTTP_PORT {HTTP_PORT!r} cannot be used: {why}")
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
@@ -103,29 +92,26 @@ async def handle(body: bytes) -> None:
 
 
 async def deal_with(message: Any) -> None:
-    begun, failure, key = time.monotonic(), None, message.message_id
+    key = message.message_id
     CONSUMED.inc()
-    with IN_HAND.track_inprogress():
-        try:
+    try:
+        with SECONDS.time(), IN_HAND.track_inprogress():
             await handle(message.body)
-        except Exception as error:
-            failure = repr(error)
-        seconds = round(time.monotonic() - begun, 3)
-        SECONDS.observe(seconds)
-        if not failure:
-            await message.ack()
-            log("done", key=key, seconds=seconds)
-        elif not message.redelivered:
-            await message.nack()
-            RETRIED.inc()
-            log("retried", logging.WARNING, key=key, error=failure)
-        else:
-            await message.nack(requeue=False)
-            FAILED.inc()
-            log("failed", logging.ERROR, key=key, error=failure)
+    except Exception as error:
+        again = not message.redelivered
+        await message.nack(requeue=again)
+        (RETRIED if again else FAILED).inc()
+        level = logging.WARNING if again else logging.ERROR
+        word = "retried" if again else "failed"
+        log(word, level, key=key, error=repr(error))
+    else:
+        await message.ack()
+        log("done", key=key)
 
 
-async def work(connection: Any, channel: Any) -> None:
+async def work(connection: Any) -> None:
+    channel = await connection.channel()
+    await channel.set_qos(prefetch_count=1)
     amqp = await channel.get_underlay_channel()  # knows how it ends
     amqp.on_consumer_cancel_callbacks.add(lambda _: connection.close())
     messages = (await channel.get_queue(QUEUE)).iterator()
@@ -139,36 +125,30 @@ async def work(connection: Any, channel: Any) -> None:
     raise ConnectionError(end[0].args or "the broker ended the consumer")
 
 
-async def turn() -> None:
-    while True:  # as long as nothing holds the loop up
-        state["turned"] = time.monotonic()
-        await asyncio.sleep(1)
+def turn() -> None:
+    state["turned"] = time.monotonic()  # as long as nothing holds the loop up
+    asyncio.get_running_loop().call_later(1, turn)
 
 
 async def main(node: Any) -> None:
-    turning, known, missed = asyncio.create_task(turn()), False, False
-    while not turning.done():
+    turn()
+    while True:
         try:
-            async with await aio_pika.connect(node, timeout=15) as connection:
-                channel: Any = await connection.channel()
-                await channel.set_qos(prefetch_count=1)
-                await channel.get_queue(QUEUE)
-                known = True
-                await work(connection, channel)
+            async with aio_pika.Connection(node) as connection:
+                await connection.connect(timeout=15)
+                await work(connection)
         except LOST as why:  # Cancelled, where the broker was silent too long
-            if not known and re.search("REFUSED|OpenOk|NOT_FOU", repr(why)):
+            if state["consuming"] is None and re.search(HOPELESS, repr(why)):
                 sys.exit(f"Refused: {why!r}. make doctor, declare_queues.py")
-            if state["consuming"] or not missed:
+            if state["consuming"] is not False:  # not a line for each attempt
                 log("disconnected", logging.WARNING, reason=repr(why))
-            state["consuming"], missed = False, True
-        await asyncio.sleep(random.uniform(0, LONGEST))  # else all at once
+            state["consuming"] = False
+        await asyncio.sleep(random.uniform(0, 5))  # else all come at once
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     logging.basicConfig(stream=sys.stdout, level=logging.INFO)
-    # aio-pika's, of a connection that was never made, and is cleared away.
-    warnings.filterwarnings("ignore", "coroutine 'Connection.close'")
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
     logging.getLogger().handlers[0].setFormatter(OneLine())
     try:

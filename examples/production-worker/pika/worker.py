@@ -4,6 +4,7 @@ What it does with a message is in handler.py, its settings in the environment.
 """
 
 import faulthandler
+import inspect
 import itertools
 import json
 import logging
@@ -18,14 +19,22 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
-import handler
 import pika
 import prometheus_client as prometheus
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPConnectionError, AMQPError
+
+try:
+    from handler import TABLES, handle
+
+    if inspect.iscoroutinefunction(handle):
+        raise ImportError("handle is async, which is for aio-pika")
+except (ImportError, SyntaxError) as why:
+    print(f"handler.py cannot be used: {why}", file=sys.stderr)
+    sys.exit(2)
 
 
 def number(name: str, default: int) -> int:
@@ -80,22 +89,15 @@ def log(message: str, level: int = logging.INFO, **fields: Any) -> None:
     logging.getLogger("worker").log(level, message, extra={"fields": fields})
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(prometheus.MetricsHandler):
     def do_GET(self) -> None:
+        if self.path == "/metrics":
+            return super().do_GET()
         live = time.monotonic() - state["turned"] < TURNS_WITHIN
-        yes, no = (200, b"yes\n"), (503, b"no\n")
-        status, body = {
-            "/metrics": (200, prometheus.generate_latest()),
-            "/live": yes if live else no,
-            "/ready": yes if state["consuming"] else no,
-        }.get(self.path, (404, b"/metrics, /live, /ready\n"))
-        self.send_response(status)
-        self.send_header("Content-Type", prometheus.CONTENT_TYPE_LATEST)
+        yes = {"/live": live, "/ready": state["consuming"]}.get(self.path)
+        self.send_response(404 if yes is None else 200 if yes else 503)
         self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Not a line for each question."""
+        self.wfile.write(b"yes\n" if yes else b"no\n")
 
 
 def on_signal(number: int, _: object) -> None:
@@ -115,7 +117,7 @@ def attempt(database: sqlite3.Connection, old: Any, body: bytes) -> str:
             return "done before"
         if (old.headers or {}).get("x-delivery-count"):  # don't die of it, too
             raise RuntimeError("its worker died, or the time was up")
-        handler.handle(database, body)
+        handle(database, body)
         note = "INSERT INTO done VALUES (?, datetime())"
         database.execute(note, (old.message_id,))
     return "done"
@@ -230,19 +232,19 @@ if __name__ == "__main__":
     try:
         found = nodes()
     except OSError as why:
-        sys.exit(f"AMQP_CA {AMQP_CA!r} is not to be had: {why}")
+        sys.exit(f"AMQP_CA {AMQP_CA!r} cannot be used: {why}")
     except Exception:  # whose text may hold a password
         sys.exit("AMQP_URLS wants amqp://user:password@host:5672/vhost,…")
     try:
         server = ThreadingHTTPServer(("", HTTP_PORT), Answers)
     except OSError as why:
-        sys.exit(f"HTTP_PORT '{HTTP_PORT}' is not to be had: {why}")
+        sys.exit(f"HTTP_PORT '{HTTP_PORT}' cannot be used: {why}")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         database = sqlite3.connect(DATABASE, 30, check_same_thread=False)
         # It writes at each start: a full disk shows before a task is taken.
         write = "PRAGMA user_version = 1;"
-        database.executescript(write + DONE + handler.TABLES)
+        database.executescript(write + DONE + TABLES)
         main(found, database)
     except sqlite3.Error as error:
         sys.exit(f"Failed: {error!r}. DATABASE is {DATABASE!r}: is it right?")

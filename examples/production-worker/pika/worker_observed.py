@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import pika
@@ -25,10 +25,10 @@ from pika.exceptions import AMQPConnectionError, AMQPError
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 HTTP_PORT = os.environ.get("HTTP_PORT") or "8000"
 QUEUE = "payments"
+HOPELESS = "REFUSED|NOT_ALLOWED|NOT_FOUND"
 ACCOUNTS = {"alice": 0, "sleeper": 3600}  # seconds that a payment takes
-LONGEST = 5.0  # seconds from one attempt to the next
 TURNS_WITHIN = 60.0  # seconds, more than an attempt to connect may take
-state = {"turned": time.monotonic(), "consuming": False}
+state: dict[str, Any] = {"turned": time.monotonic(), "consuming": None}
 
 
 def measure(kind: Any, name: str, what: str) -> Any:
@@ -41,7 +41,7 @@ FAILED = measure(prometheus.Counter, "failed", "Failed, and set aside")
 IN_HAND = measure(prometheus.Gauge, "in_hand", "Messages in hand")
 SECONDS = measure(prometheus.Histogram, "duration_seconds", "Time of a task")
 READY = measure(prometheus.Gauge, "ready", "1 if connected, and consuming")
-READY.set_function(lambda: state["consuming"])
+READY.set_function(lambda: bool(state["consuming"]))
 
 
 class OneLine(logging.Formatter):
@@ -49,46 +49,36 @@ class OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         now = datetime.fromtimestamp(record.created, UTC)
-        fields = {
-            "time": now.isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
+        fields = {"time": now.isoformat(timespec="milliseconds")}
+        fields |= {"level": record.levelname, "message": record.getMessage()}
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=repr)
+        return json.dumps(fields | getattr(record, "fields", {}), default=repr)
 
 
 def log(message: str, level: int = logging.INFO, **fields: Any) -> None:
     logging.getLogger("worker").log(level, message, extra={"fields": fields})
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(prometheus.MetricsHandler):
     """For Prometheus, and for who asks whether the worker is well."""
 
     def do_GET(self) -> None:
+        if self.path == "/metrics":
+            return super().do_GET()
         live = time.monotonic() - state["turned"] < TURNS_WITHIN
-        yes, no = (200, b"yes\n"), (503, b"no\n")
-        status, body = {
-            "/metrics": (200, prometheus.generate_latest()),
-            "/live": yes if live else no,
-            "/ready": yes if state["consuming"] else no,
-        }.get(self.path, (404, b"/metrics, /live, /ready\n"))
-        self.send_response(status)
-        self.send_header("Content-Type", prometheus.CONTENT_TYPE_LATEST)
+        ready = bool(state["consuming"])
+        yes = {"/live": live, "/ready": ready}.get(self.path)
+        self.send_response(404 if yes is None else 200 if yes else 503)
         self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Not a line for each question."""
+        self.wfile.write(b"yes\n" if yes else b"no\n")
 
 
 def serve() -> None:
     try:
         server = ThreadingHTTPServer(("", int(HTTP_PORT)), Answers)
     except (OSError, ValueError, OverflowError) as why:
-        sys.exit(f"HTTP_PORT {HTTP_PORT!r} is not to be had: {why}")
+        sys.exit(f"HTTP_PORT {HTTP_PORT!r} cannot be used: {why}")
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
@@ -99,26 +89,20 @@ def handle(body: bytes) -> None:
 
 
 def deal_with(channel: Any, method: Any, key: str | None, body: bytes) -> None:
-    begun, failure = time.monotonic(), None
     CONSUMED.inc()
-    with IN_HAND.track_inprogress():
-        try:
+    try:
+        with SECONDS.time(), IN_HAND.track_inprogress():
             handle(body)
-        except Exception as error:
-            failure = repr(error)
-        seconds = round(time.monotonic() - begun, 3)
-        SECONDS.observe(seconds)
-        if not failure:
-            channel.basic_ack(method.delivery_tag)
-            log("done", key=key, seconds=seconds)
-        elif not method.redelivered:
-            channel.basic_nack(method.delivery_tag)
-            RETRIED.inc()
-            log("retried", logging.WARNING, key=key, error=failure)
-        else:
-            channel.basic_nack(method.delivery_tag, requeue=False)
-            FAILED.inc()
-            log("failed", logging.ERROR, key=key, error=failure)
+    except Exception as error:
+        again = not method.redelivered
+        channel.basic_nack(method.delivery_tag, requeue=again)
+        (RETRIED if again else FAILED).inc()
+        level = logging.WARNING if again else logging.ERROR
+        word = "retried" if again else "failed"
+        log(word, level, key=key, error=repr(error))
+    else:
+        channel.basic_ack(method.delivery_tag)
+        log("done", key=key)
 
 
 def work(channel: Any) -> None:
@@ -135,24 +119,20 @@ def work(channel: Any) -> None:
 
 
 def main(node: pika.URLParameters) -> None:
-    known = missed = False
     while True:
         state["turned"] = time.monotonic()
         try:
             with pika.BlockingConnection(node) as connection:
                 channel = connection.channel()
                 channel.basic_qos(prefetch_count=1)
-                channel.queue_declare(QUEUE, passive=True)
-                known = True
                 work(channel)
         except (AMQPError, AMQPConnectorException, OSError) as why:
-            if not known and re.search("REFUSED|NOT_ALL|NOT_FOU", repr(why)):
+            if state["consuming"] is None and re.search(HOPELESS, repr(why)):
                 sys.exit(f"Refused: {why!r}. make doctor, declare_queues.py")
-            if state["consuming"] or not missed:
+            if state["consuming"] is not False:  # not a line for each attempt
                 log("disconnected", logging.WARNING, reason=repr(why))
-            state["consuming"], missed = False, True
-        state["turned"] = time.monotonic()
-        time.sleep(random.uniform(0, LONGEST))  # else all come at once
+            state["consuming"] = False
+        time.sleep(random.uniform(0, 5))  # else all come at once
 
 
 if __name__ == "__main__":
