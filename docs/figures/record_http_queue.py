@@ -53,14 +53,19 @@ def median(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return sorted((run() for _ in range(TIMES)), key=lambda each: each["per_second"])[TIMES // 2]
 
 
-def rate(queue: Callable[[], Any], *options: object) -> dict[str, Any]:
-    """Claims and completes, from an empty queue."""
+def from_empty(what: str, queue: Callable[[], Any], *options: object) -> dict[str, Any]:
+    """Measure from an empty queue."""
 
     def run() -> dict[str, Any]:
         with queue() as option:
-            return measure("rate", option, *options)
+            return measure(what, option, *options)
 
-    told = median(run)
+    return median(run)
+
+
+def rate(queue: Callable[[], Any], *options: object) -> dict[str, Any]:
+    """Creates, claims and completes."""
+    told = from_empty("rate", queue, *options)
     return told | {"creates_per_second": told["creates"]["per_second"]}
 
 
@@ -131,9 +136,12 @@ def record(broker: Broker) -> None:
             data["rate"]["procrastinate"].append(median(peer))
         fifty = ("--batch=50", f"--messages={10_000 // SHARE}")
         data["fifty"] = {name: rate(queue, *fifty) for name, queue in queues.items()}
+        rows_of = f"--messages={100_000 // SHARE}"
+        data["upload"] = {
+            name: from_empty("upload", queue, rows_of) for name, queue in queues.items()
+        }
         for what, names, options in (
             ("simulated", ("SQLite", "PostgreSQL"), ()),
-            ("upload", ("SQLite", "PostgreSQL", "RabbitMQ"), (f"--messages={100_000 // SHARE}",)),
             ("claims", ("SQLite", "PostgreSQL"), (f"--messages={5_000 // SHARE}",)),
             (
                 "chaos",
@@ -190,6 +198,7 @@ def rows(data: dict[str, Any]) -> dict[str, list[list[str]]]:
                 else []
             ),
             ["rows of an upload", *of("upload", "per_second")],
+            ["the same rows, unchecked", *of("upload", "limit_per_second")],
         ],
         "killed": [
             both("messages", killed, lambda each: f"{each['messages']:,}"),
