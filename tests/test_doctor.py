@@ -47,7 +47,7 @@ def test_a_broker_in_good_order(url: str, broker: Broker) -> None:
     assert f"RabbitMQ {broker.version}" in done.stdout
     assert "guest:guest" not in done.stdout
     assert "Left over" not in done.stdout
-    assert ("refuses nothing" in done.stdout) == refuses_nothing(url)
+    assert ("accepts all" in done.stdout) == refuses_nothing(url)
 
 
 def test_looking_changes_nothing(url: str, broker: Broker) -> None:
@@ -74,6 +74,14 @@ def test_a_queue_left_over_is_named_and_reset_deletes_it(
     left = broker.call_api("GET", f"queues/{url.rpartition('/')[2]}")
     assert [queue["name"] for queue in left] == ["somebody_elses"]
     assert run(url).returncode == 0
+
+
+def test_who_consumes_is_told(url: str, channel: BlockingChannel) -> None:
+    channel.queue_declare("task_queue", durable=True, arguments={"x-queue-type": "quorum"})
+    for _ in range(2):
+        channel.basic_consume("task_queue", lambda *_: None)
+    done = run(url)
+    assert "Consumers  queue task_queue: 2; several of a queue share its messages" in done.stdout
 
 
 def test_a_policy_left_over_is_named_with_what_clears_it(url: str, broker: Broker) -> None:
@@ -115,6 +123,8 @@ def test_each_trouble_has_its_words(broker: Broker) -> None:
     for url, words in {
         f"amqp://guest:secret@{where}": "refuses user guest, or the password",
         f"amqp://guest:guest@{where}nowhere": "no virtual host 'nowhere'",
+        f"amqp://guest:guest@{where}/": "a virtual host without a name",
+        f"amqps://guest:guest@localhost:{port}/x": "make broker TLS=1",
         f"amqp://guest:guest@localhost:{port}/": "No broker answers",
         f"amqp://guest:guest@localhost:{api_port}/": "does not speak AMQP",
         "localhost:5672": "not an AMQP URL",

@@ -7,7 +7,7 @@ import re
 import ssl
 from contextlib import closing
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import pika
 import pika.exceptions
@@ -63,12 +63,14 @@ def diagnose(url: str) -> str:
             "(in user, password and vhost, write / as %2F and @ as %40)."
         )
     parts = urlsplit(url)
-    vhost = unquote(parts.path[1:]) or "/"
+    vhost = pika.URLParameters(url).virtual_host
     try:
         handshake(url)
     except pika.exceptions.ProbableAuthenticationError:
         return f"It refuses user {parts.username or 'guest'}, or the password. Fix AMQP_URL."
     except pika.exceptions.ProbableAccessDeniedError:
+        if not vhost:
+            return "AMQP_URL ends in //, for a virtual host without a name. End it in one /."
         return (
             f"It has no virtual host {vhost!r} for user {parts.username or 'guest'}. Fix "
             f"AMQP_URL, or create it: rabbitmqctl add_vhost {vhost}"

@@ -133,7 +133,7 @@ def main() -> None:
             console.print(f"RabbitMQ {broker.version} is up: {broker.title}.")
             for client in CLIENTS:
                 play(final_scenario(page(chapter), client), broker, console)
-        console.print(f"\nNext: make broker, and docs/{chapter}.rst in shells of your own.")
+        console.print("\nNext: make docs, and open docs/_build/html/index.html to do it yourself.")
     except (BrokerError, TranscriptError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:

@@ -144,6 +144,16 @@ def present(url: str) -> Iterator[tuple[Declaration, str]]:
         yield thing, f"queue {thing.name} with {found.message_count} waiting message{plural}"
 
 
+def consumers(url: str) -> Iterator[str]:
+    """The scripts' queues that somebody consumes, each with how many do."""
+    for thing in unique_declarations():
+        if thing.kind == "queue" and exists(url, thing):
+            with closing(pika.BlockingConnection(pika.URLParameters(url))) as connection:
+                found = connection.channel().queue_declare(thing.name, passive=True).method
+            if found.consumer_count:
+                yield f"queue {thing.name}: {found.consumer_count}"
+
+
 def docker_version() -> str:
     import docker
 
@@ -180,7 +190,11 @@ def look() -> int:
     else:
         rows.append(("Broker", f"{shown(url)}: RabbitMQ {handshake(url)}"))
         denied = ", ".join(denied_features(url))
-        rows.append(("", f"refuses {denied}" if denied else "refuses nothing that we ask for"))
+        rows.append(
+            ("", f"refuses {denied}" if denied else "accepts all that the scripts ask for")
+        )
+        if found := ", ".join(consumers(url)):
+            rows.append(("Consumers", f"{found}; several of a queue share its messages"))
         for policy, cure in policies(url):
             rows.append(("Left over", policy))
             cures.append(cure)
@@ -194,6 +208,8 @@ def look() -> int:
         print(f"Next       {', and: '.join(cures)}")
     elif not problem:
         print("Next       open the page of a chapter and run its scripts, or: make test")
+    elif "AMQP_URL" in os.environ and problem.startswith("No broker") and url.startswith("amqps:"):
+        print("Next       make broker TLS=1  (and leave it running), or amqp:// without TLS")
     elif off := port_of_no_broker(url, problem):
         print(f"Next       make broker PORT={off}  (and leave it running), or fix AMQP_URL")
     elif "AMQP_URL" in os.environ:
