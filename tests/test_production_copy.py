@@ -503,7 +503,10 @@ def test_what_is_wrong_is_one_line(
         ({"AMQP_URLS": f"amqp://guest:guest@{where}no-such-vhost"}, "Refused: "),
         ({"AMQP_URLS": f"{url},amqp://alice:s3cr/et@localhost/"}, "AMQP_URLS wants amqp"),
         ({"AMQP_URLS": "localhost"}, "AMQP_URLS wants amqp"),
-        ({"AMQP_URLS": secure, "AMQP_CA": "/no/such.pem"}, "AMQP_CA '/no/such.pem' is not"),
+        (
+            {"AMQP_URLS": secure, "AMQP_CA": "/no/such.pem"},
+            "AMQP_CA '/no/such.pem' cannot be used",
+        ),
         ({"AMQP_URLS": secure, "AMQP_CA": f"{nonsense}"}, "AMQP_CA "),
         ({"QUEUE": "nobody-made-it"}, "NOT_FOUND"),
         ({"DATABASE": "/dev/full"}, "DATABASE is '/dev/full'"),
@@ -522,7 +525,7 @@ def test_what_is_wrong_is_one_line(
             assert script.stdout == []
 
 
-def test_a_handler_that_is_not_to_be_had(run: Run, client: str) -> None:
+def test_a_handler_that_cannot_be_used(run: Run, client: str) -> None:
     """One of the other client, too: pika's worker would ack what nobody has done."""
     own = handler_for(client)
     wrong = {
