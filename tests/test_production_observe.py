@@ -191,7 +191,7 @@ def test_the_time_of_a_task_is_measured(
 
 
 @pytest.mark.parametrize("port", ["taken", "soon", "70000", "-1"])
-def test_a_port_that_is_not_to_be_had(
+def test_a_port_that_cannot_be_used(
     start: Starter,
     client: str,
     payments: BlockingChannel,
