@@ -42,8 +42,8 @@ def main(workers: int) -> None:
     channel.queue_declare("jobs", durable=True, arguments=QUORUM)
     # A process that is forked gets a copy of the connection, too: see leave().
     fork = multiprocessing.get_context("fork")
-    watch = threading.Thread(target=leave, daemon=True)
-    pool = ProcessPoolExecutor(workers, fork, initializer=watch.start)
+    watch = partial(threading.Thread, target=leave, daemon=True)
+    pool = ProcessPoolExecutor(workers, fork, lambda: watch().start())
     pool.submit(int).result()  # starts them all
 
     def done(job: str, tag: int, future: Future[None]) -> None:
