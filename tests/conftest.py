@@ -329,24 +329,24 @@ def subscribed(channel: BlockingChannel, queue: str, count: int = 1) -> None:
 def close_connections(broker: Broker, url: str, reason: str, count: int = 1) -> None:
     """Close all connections of a virtual host by force, as an operator does."""
     vhost = url.rpartition("/")[2]
-    closed: set[str] = set()
+    asked: set[str] = set()
 
-    def close_all() -> int:
-        # The API is some seconds behind: one that it lists may have gone (404), and it
-        # may forget for a moment one that it has just listed.
+    def close_all() -> bool:
+        # The API is some seconds behind. It may list one that has gone, and say of that,
+        # too, that it is closed (or answer 404); but it does not strike it off then.
         found = {each["name"] for each in broker.call_api("GET", f"vhosts/{vhost}/connections")}
-        if len(found | closed) == count:
-            for name in found - closed:
+        if len(found | asked) >= count:
+            for name in found - asked:
                 try:
                     broker.call_api("DELETE", f"connections/{name}", headers={"X-Reason": reason})
                 except BrokerError as error:
                     if "404" not in str(error):
                         raise
                 else:
-                    closed.add(name)
-        return len(closed)
+                    asked.add(name)
+        return len(asked - found) >= count
 
-    poll(close_all, count)
+    poll(close_all, True)
 
 
 def poll(measure: Callable[[], Any], wanted: Any, seconds: float = PATIENCE) -> None:

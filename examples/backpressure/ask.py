@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> int:
         many = each.endswith("x") and count.isdecimal()
         items += [f"item {n}" for n in range(int(count))] if many else [each]
     answer = httpx.post(f"{URL}/produce", json=items, timeout=PATIENCE)
-    print(f" [x] {answer.status_code} {answer.reason_phrase}: {answer.text}")
+    print(f" [x] {answer.status_code}: {answer.text}")
     return 0 if answer.is_success else 1
 
 
