@@ -53,9 +53,9 @@ class Site:
     def address(self) -> str:
         return self.broker.url.rpartition("@")[2]
 
-    def close_connections(self, count: int = 1) -> None:
+    def close_connections(self) -> None:
         """As an operator does in the management interface, who gives no reason."""
-        close_connections(self.broker, self.url, "Closed via management plugin", count)
+        close_connections(self.broker, self.url, "Closed via management plugin")
 
     @contextmanager
     def user(self, *rights: str) -> Iterator[str]:
@@ -608,12 +608,12 @@ def aio_pika_gone(site: Site) -> None:
 
 @provokes("forced")
 def pika_consumer_forced(site: Site) -> None:
-    consumer_says(site, "pika", lambda _: site.close_connections(2))
+    consumer_says(site, "pika", lambda _: site.close_connections())
 
 
 @provokes("forced")
 def aio_pika_consumer_forced(site: Site) -> None:
-    consumer_says(site, "aio-pika", lambda _: site.close_connections(2))
+    consumer_says(site, "aio-pika", lambda _: site.close_connections())
 
 
 @provokes("unmarshal")
