@@ -306,12 +306,17 @@ def channel(url: str) -> Iterator[BlockingChannel]:
         yield opened
 
 
-@pytest.fixture
-def payments(channel: BlockingChannel) -> BlockingChannel:
-    """A channel to a virtual host that has the queues of docs/production-retry.rst."""
+def declare_payments(channel: BlockingChannel) -> BlockingChannel:
+    """The queues of docs/production-retry.rst."""
     for each in declared_in(EXAMPLES / "production-worker/pika/declare_queues.py"):
         channel.queue_declare(each.name, **each.arguments)
     return channel
+
+
+@pytest.fixture
+def payments(channel: BlockingChannel) -> BlockingChannel:
+    """A channel to a virtual host that has them."""
+    return declare_payments(channel)
 
 
 def ready(channel: BlockingChannel, queue: str) -> int:

@@ -6,11 +6,9 @@ import os
 import random
 import re
 import select
-import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -18,29 +16,29 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import broker as brokers
 import pytest
+import trustme
 from broker import LOOPBACK, Broker, OwnedBroker
 from conftest import (
     Starter,
     assert_one_line,
     close_connections,
     connected,
+    declare_payments,
     poll,
     ready,
     subscribed,
 )
 from pika.adapters.blocking_connection import BlockingChannel
-from prometheus_client.parser import text_string_to_metric_families
-from shells.chapters import CLIENTS, EXAMPLES, declared_in, figure, page
+from shells.chapters import CLIENTS, EXAMPLES, figure, page
 from shells.proxy import Proxy
 from shells.running import Script
-from test_production_observe import Observed, Selectors, event, expressions
+from test_production_observe import Observed, event, unknown
 from test_production_retry import Team, keys, pay, take
 from test_production_retry_once import balance
-from test_production_worker_faults import paused, short_of_memory
+from test_production_worker_faults import killed, paused, restarted, short_of_memory
 from test_scripts import imported
 
 CHAPTER, WORKER = "production-worker", "worker.py"
@@ -252,31 +250,21 @@ def all_done_once(folder: Path, wanted: set[str]) -> None:
     assert Counter(effects(folder)) == dict.fromkeys(wanted, 1)
 
 
-def restarted(broker: OwnedBroker, _: list[Script]) -> int:
-    """Let the broker fail; say how often each worker lost its connection."""
-    broker.restart()
-    return 1
-
-
-def killed(broker: OwnedBroker, _: list[Script]) -> int:
-    broker.kill()
-    broker.start()
-    return 1
-
-
-def frozen(broker: OwnedBroker, workers: list[Script]) -> int:
+@contextmanager
+def frozen(broker: OwnedBroker, workers: list[Script]) -> Iterator[None]:
     with paused(broker):
         for worker in workers:
             says(worker, "disconnected")
-    return 1
+    yield
 
 
-def alarmed(broker: OwnedBroker, workers: list[Script]) -> int:
+@contextmanager
+def alarmed(broker: OwnedBroker, workers: list[Script]) -> Iterator[None]:
     """Until both wait, each with a copy of a failed task that the broker doesn't take."""
     with short_of_memory(broker, workers):
         state = partial(broker.ctl, "list_connections", "state", "--quiet")
         poll(lambda: state().split().count("blocked"), 2)
-    return 0
+    yield
 
 
 @pytest.mark.parametrize("outage", [restarted, killed, frozen, alarmed])
@@ -285,8 +273,7 @@ def test_the_broker_fails_and_each_task_is_done_once(
 ) -> None:
     with restartable.vhost() as url:
         with connected(url) as channel:
-            for found in declared_in(EXAMPLES / CHAPTER / "pika" / "declare_queues.py"):
-                channel.queue_declare(found.name, **found.arguments)
+            declare_payments(channel)
             # A queue younger than a second or so is not safe from a SIGKILL of its only node.
             wanted = load(channel)
             poison = {f"nobody {number}" for number in range(6)}
@@ -295,9 +282,10 @@ def test_the_broker_fails_and_each_task_is_done_once(
         workers = [run(client, url=url) for client in CLIENTS]
         for worker in workers:
             says(worker, "done", 20)
-        losses = outage(restartable, workers)
-        for worker in workers:
-            says(worker, "consuming", 1 + losses)
+        losses = 0 if outage is alarmed else 1
+        with outage(restartable, workers):
+            for worker in workers:
+                says(worker, "consuming", 1 + losses)
         all_done_once(tmp_path, wanted)
         with connected(url) as channel:
             dead: set[str] = set()  # a copy may be there twice
@@ -312,8 +300,7 @@ def test_connections_are_closed_by_force(
     run: Run, client: str, other: str, broker: Broker, url: str, tmp_path: Path
 ) -> None:
     with connected(url) as channel:
-        for found in declared_in(EXAMPLES / CHAPTER / "pika" / "declare_queues.py"):
-            channel.queue_declare(found.name, **found.arguments)
+        declare_payments(channel)
         wanted = load(channel, 200)
         pay(channel, "slow", "slow 3")
     workers = [run(client), run(other)]
@@ -360,8 +347,7 @@ def test_it_goes_on_at_another_node(
     run: Run, client: str, url: str, payments: BlockingChannel
 ) -> None:
     with Proxy(url) as one, Proxy(url) as two:
-        (dead,) = brokers.free_ports(1)
-        urls = f"amqp://guest:guest@localhost:{dead}/,{one.url},{two.url}"
+        urls = f"amqp://guest:guest@localhost:{brokers.free_ports(1)[0]}/,{one.url},{two.url}"
         worker = says(run(client, AMQP_URLS=urls), "consuming")
         used, other = (one, two) if one.attempts else (two, one)
         used.cut("closed")
@@ -553,71 +539,24 @@ def test_a_port_that_is_taken(run: Run, client: str, payments: BlockingChannel) 
     assert not (found.headers or {}).get("x-delivery-count")
 
 
-def certify(folder: Path, name: str) -> Path:
-    """A certificate for that name, signed by itself, in one file with its key."""
-    made, key = folder / f"{name}.pem", folder / f"{name}-key.pem"
-    options = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={name} -addext"
-    command = ["openssl", *options.split(), f"subjectAltName=DNS:{name}"]
-    command += ["-keyout", str(key), "-out", str(made)]
-    subprocess.run(command, check=True, capture_output=True)
-    made.write_text(made.read_text() + key.read_text())
-    return made
-
-
-RELAY = """
-import asyncio, ssl, sys
-host, port, certificate = sys.argv[1:]
-
-async def pump(source, target):
-    while data := await source.read(65536):
-        target.write(data)
-        await target.drain()
-    target.close()
-
-async def relay(reader, writer):
-    to_read, to_write = await asyncio.open_connection(host, port)
-    await asyncio.gather(pump(reader, to_write), pump(to_read, writer))
-
-async def main():
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    server = await asyncio.start_server(relay, "127.0.0.1", 0, ssl=context)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-
-asyncio.run(main())
-"""
-
-
-@contextmanager
-def tls_in_front_of(url: str, certificate: Path) -> Iterator[str]:
-    """What speaks TLS for the broker, in a process of its own: its URL."""
-    parts = urlsplit(url)
-    command = [sys.executable, "-c", RELAY, f"{parts.hostname}", f"{parts.port}", f"{certificate}"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as relay:
-        assert relay.stdout
-        try:
-            yield f"amqps://guest:guest@localhost:{relay.stdout.readline().strip()}{parts.path}"
-        finally:
-            relay.kill()
-
-
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificates")
-def test_tls(run: Run, client: str, url: str, payments: BlockingChannel, tmp_path: Path) -> None:
+def test_tls(
+    run: Run, client: str, broker: Broker, url: str, payments: BlockingChannel, tmp_path: Path
+) -> None:
     """Who shows no certificate for that name from whom we trust gets no password."""
-    right, other = certify(tmp_path, "localhost"), certify(tmp_path, "example.org")
-    with tls_in_front_of(url, right) as secure, tls_in_front_of(url, other) as foreign:
-        wrong = [
-            run(client, AMQP_URLS=secure),  # the system doesn't know it
-            run(client, AMQP_URLS=secure, AMQP_CA=str(other)),
-            run(client, AMQP_URLS=foreign, AMQP_CA=str(other)),  # of another name
-        ]
-        for script in wrong:
-            assert_one_line(script, "Refused: ", "CERTIFICATE_VERIFY_FAILED")
-        worker = says(run(client, AMQP_URLS=secure, AMQP_CA=str(right)), "consuming")
-        pay(payments, "17", "alice 5")
-        says(worker, "done")
+    if not broker.tls_url:
+        pytest.skip("whether the broker that AMQP_URL names has TLS is not known")
+    secure, right, other = broker.over_tls(url), broker.ca_file, str(tmp_path / "other.pem")
+    trustme.CA().cert_pem.write_to_path(other)
+    wrong = [
+        run(client, AMQP_URLS=secure),  # the system doesn't know it
+        run(client, AMQP_URLS=secure, AMQP_CA=other),
+        run(client, AMQP_URLS=secure.replace("localhost", "127.0.0.1"), AMQP_CA=right),
+    ]
+    for script in wrong:
+        assert_one_line(script, "Refused: ", "CERTIFICATE_VERIFY_FAILED")
+    worker = says(run(client, AMQP_URLS=secure, AMQP_CA=right), "consuming")
+    pay(payments, "17", "alice 5")
+    says(worker, "done")
 
 
 # --- What it is ------------------------------------------------------------------------
@@ -639,21 +578,13 @@ def test_its_metrics_are_those_of_the_dashboard(
     run: Run, client: str, payments: BlockingChannel
 ) -> None:
     worker = Observed(lambda *_, **more: run(client, **more), client)
-    worker.becomes("/live", 200)
-    there: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(worker.ask("/metrics")[1]):
-        for sample in family.samples:
-            there.setdefault(sample.name, set()).update(sample.labels)
-    for each in map(Selectors, expressions()):
-        for name, labels in each.items():
-            assert labels <= there.get(name, set()), name
+    assert unknown(worker.becomes("/live", 200)) == set()
 
 
 def test_both_clients_have_the_same_settings_metrics_logs_and_answers() -> None:
     texts = [(EXAMPLES / CHAPTER / client / WORKER).read_text() for client in CLIENTS]
     parts = [text[text.index("def number") : text.index("def on_signal")] for text in texts]
-    own = r"^(HOPELESS|LOST) = .*\n"
-    assert len({re.sub(own, "", part, flags=re.MULTILINE) for part in parts}) == 1
+    assert len({re.sub(r"(?m)^(HOPELESS|LOST) = .*\n", "", part) for part in parts}) == 1
 
 
 def test_the_page_names_every_setting_with_what_holds_without_it(client: str) -> None:
