@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,9 +22,8 @@ import pika
 import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from broker import Broker
-from conftest import close_connections, connected, subscribed
+from conftest import close_connections
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.exceptions import AMQPError
 from shells.chapters import CLIENTS, EXAMPLES
 from shells.running import Script
 
@@ -483,139 +478,3 @@ async def aio_pika_size(site: Site) -> None:
     async with await aio_pika.connect(site.url) as connection:
         channel = await connection.channel()
         await channel.default_exchange.publish(aio_pika.Message(too_large(site)), "tasks")
-
-
-# --- Later ----------------------------------------------------------------------
-
-
-@provokes("heartbeat")
-def pika_heartbeat(site: Site) -> None:
-    parameters = pika.URLParameters(f"{site.url}?heartbeat=1")
-    with pika.BlockingConnection(parameters) as connection:
-        time.sleep(4)  # a long task
-        connection.channel()
-
-
-@provokes("heartbeat")
-async def aio_pika_heartbeat(site: Site) -> None:
-    async with await aio_pika.connect(f"{site.url}?heartbeat=1") as connection:
-        channel = await connection.channel()
-        time.sleep(4)  # a long task without await
-        await channel.declare_queue("tasks", durable=True)
-
-
-@pika_does("closed")
-def _(channel: BlockingChannel) -> None:
-    channel.close()
-    channel.queue_declare("tasks", durable=True)
-
-
-@aio_pika_does("closed")
-async def _(channel: AbstractChannel) -> None:
-    with suppress(aio_pika.exceptions.ChannelNotFoundEntity):
-        await channel.get_queue("tasks")  # there is none: closes the channel
-    await channel.declare_queue("tasks", durable=True)
-
-
-@provokes("closed-connection")
-def pika_closed_connection(site: Site) -> None:
-    connection = pika.BlockingConnection(pika.URLParameters(site.url))
-    connection.close()
-    connection.channel()
-
-
-@provokes("closed-connection")
-async def aio_pika_closed_connection(site: Site) -> None:
-    connection = await aio_pika.connect(site.url)
-    await connection.close()
-    await connection.channel()
-
-
-@provokes("forced")
-def pika_forced(site: Site) -> None:
-    with pika.BlockingConnection(pika.URLParameters(site.url)) as connection:
-        site.close_connections()
-        connection.channel()
-
-
-@provokes("forced")
-async def aio_pika_forced(site: Site) -> None:
-    async with await aio_pika.connect(site.url):
-        await asyncio.to_thread(site.close_connections)
-        await asyncio.sleep(0.2)
-
-
-THREADS = """
-import os, threading, time, pika
-channel = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])).channel()
-def publish():
-    while True:
-        channel.basic_publish("amq.fanout", "", b"message")
-threads = [threading.Thread(target=publish) for _ in range(4)]
-for thread in threads:
-    thread.start()
-deadline = time.monotonic() + 15
-while all(thread.is_alive() for thread in threads) and time.monotonic() < deadline:
-    time.sleep(0.05)
-time.sleep(0.5)
-os._exit(0)  # the others may hang
-"""
-
-
-@provokes("threads")
-def pika_threads(site: Site) -> None:
-    """Threads that publish through one channel, until it breaks."""
-    done = subprocess.run(
-        [sys.executable, "-c", THREADS],
-        env={**os.environ, "AMQP_URL": site.url},
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=60,
-    )
-    logging.error(done.stderr)
-
-
-def consumer_says(site: Site, client: str, then: Callable[[BlockingChannel], object]) -> None:
-    """What chapter 1's receiver prints when it ends, because of what is done then."""
-    script = EXAMPLES / "1-hello-world" / client / "receive.py"
-    with closing(Script(script, url=site.url)) as receiver, connected(site.url) as channel:
-        receiver.wait_for("Waiting")
-        subscribed(channel, "hello")
-        with suppress(AMQPError):
-            then(channel)
-        receiver.wait()
-        logging.error("\n".join(receiver.stderr))
-
-
-def delete_queue(channel: BlockingChannel) -> None:
-    channel.queue_delete("hello")
-
-
-def send_a_timestamp_in_milliseconds(channel: BlockingChannel) -> None:
-    late = pika.BasicProperties(timestamp=9223372036854775)
-    channel.basic_publish("", "hello", b"late", late)
-
-
-@provokes("gone")
-def pika_gone(site: Site) -> None:
-    consumer_says(site, "pika", delete_queue)
-
-
-@provokes("gone")
-def aio_pika_gone(site: Site) -> None:
-    consumer_says(site, "aio-pika", delete_queue)
-
-
-@provokes("forced")
-def pika_consumer_forced(site: Site) -> None:
-    consumer_says(site, "pika", lambda _: site.close_connections())
-
-
-@provokes("forced")
-def aio_pika_consumer_forced(site: Site) -> None:
-    consumer_says(site, "aio-pika", lambda _: site.close_connections())
-
-
-@provokes("unmarshal")
-def aio_pika_unmarshal(site: Site) -> None:
-    consumer_says(site, "aio-pika", send_a_timestamp_in_milliseconds)

@@ -1,8 +1,8 @@
 """docs/errors.rst: every message that it quotes, provoked in a real client.
 
 An entry of the page is a section with a label `error-NAME`; what is registered under
-NAME in provocations.py provokes it. What that raises and logs has to contain the lines
-that the entry quotes.
+NAME in provocations.py, or provocations_later.py, provokes it. What that raises and logs
+has to contain the lines that the entry quotes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import pytest
 from broker import Broker
 from conftest import connected, poll, ready
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
-from provocations import CLASSIC, PROVOCATIONS, Provocation, Site
+from provocations import CLASSIC, Provocation, Site
+from provocations_later import PROVOCATIONS
 from shells.chapters import DOCS, figure, said, version
 
 PAGE = DOCS / "errors.rst"
