@@ -150,6 +150,7 @@ def deal_with(
     if not task.done():
         channel.basic_nack(tag)
         return log("given back", logging.WARNING, key=old.message_id)
+    faulthandler.cancel_dump_traceback_later()  # the rest may take longer
     error, more = task.exception(), {"key": old.message_id}
     if isinstance(error, sqlite3.OperationalError):
         raise error  # a full disk, say: the task is not to blame
@@ -243,8 +244,7 @@ if __name__ == "__main__":
     try:
         database = sqlite3.connect(DATABASE, 30, check_same_thread=False)
         # It writes at each start: a full disk shows before a task is taken.
-        write = "PRAGMA user_version = 1;"
-        database.executescript(write + DONE + TABLES)
+        database.executescript("PRAGMA user_version = 1;" + DONE + TABLES)
         main(found, database)
     except sqlite3.Error as error:
         sys.exit(f"Failed: {error!r}. DATABASE is {DATABASE!r}: is it right?")
