@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import tempfile
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
@@ -465,6 +467,16 @@ def test_the_page_counts_what_its_transcripts_show() -> None:
 # --- Nothing is lost: the broker -------------------------------------------
 
 
+def working_until_enter(client: str, folder: Path) -> Path:
+    """A copy of the worker whose work takes until a line comes, however slow the broker is."""
+    asleep, waiting = {
+        "pika": ('time.sleep(body.count(b"."))', "input()"),
+        "aio-pika": ('asyncio.sleep(message.body.count(b"."))', "asyncio.to_thread(input)"),
+    }[client]
+    (folder / client).mkdir()
+    return altered(CHAPTER, client, FINAL, asleep, waiting, folder / client)
+
+
 def tasks_survive(start: Starter, _broker: Broker, url: str) -> Generator[None]:
     """A promise for test_outages.py."""
     transient = start(CHAPTER, "pika", "new_task_transient.py", "T", url=url)
@@ -472,16 +484,22 @@ def tasks_survive(start: Starter, _broker: Broker, url: str) -> Generator[None]:
     with connected(url) as channel:
         declare(channel)
     yield
-    long = [f"{client} long{20 * '.'}" for client in CLIENTS]
-    tasks = [*long, *(f"{client} next" for client in CLIENTS)]
+    held = [f"{client} held" for client in CLIENTS]
+    tasks = [*held, *(f"{client} next" for client in CLIENTS)]
     for task in tasks:
         sender = start(CHAPTER, task.split()[0], "new_task.py", task, url=url)
         assert sender.wait() == 0, sender
-    workers = [start(CHAPTER, client, FINAL, url=url) for client in CLIENTS]
-    for script in workers:
-        script.wait_for("Received")
+    with tempfile.TemporaryDirectory() as folder:
+        workers = [
+            start("", "", str(copy), url=url, stdin=subprocess.PIPE)
+            for copy in (working_until_enter(client, Path(folder)) for client in CLIENTS)
+        ]
+        for script in workers:
+            script.wait_for("Received")
     yield
-    for script in workers:  # they have ended, and said why in one line
+    for script in workers:  # they end at their ack, and say why in one line
+        with suppress(BrokenPipeError):
+            print(file=script.process.stdin, flush=True)
         assert_one_line(script, "Failed: ")
     with connected(url) as channel:
         survived: dict[str, bool] = {}
@@ -494,7 +512,7 @@ def tasks_survive(start: Starter, _broker: Broker, url: str) -> Generator[None]:
             return sorted(survived)
 
         poll(tasks_there, sorted(tasks))
-        assert [survived[task] for task in long] == [True, True]
+        assert [survived[task] for task in held] == [True, True]
     run = partial(start, CHAPTER, url=url)
     for client in CLIENTS:  # and the queue is as good as before
         send(run, client, f"{client} after")
