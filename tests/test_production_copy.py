@@ -54,6 +54,8 @@ async def handle(database, body):
         os._exit(1)
     if word == "nobody":
         raise KeyError(word)
+    if word == "wrong":
+        database.execute("SELECT * FROM nowhere")
     if word == "slow":
         await asyncio.sleep(float(rest))
     database.execute("INSERT INTO effect VALUES (?)", (body.decode(),))
@@ -148,16 +150,24 @@ def test_what_fails_comes_later_and_is_set_aside_with_its_reasons(
     assert all(gap > 0.5 * delay for gap, delay in zip(gaps, (1, 2, 4), strict=True)), gaps
     found, body = take(payments, "payments.dead")
     assert (found.message_id, body, found.priority) == ("17", b"late 1", 7)
-    assert found.headers["failures"] == ["KeyError('late')"] * 4
+    last = HANDLER.count("\n")
+    assert found.headers["failures"] == [f"KeyError('late') in handle, line {last}"] * 4
     assert found.headers["shop"] == "north"
     assert "CC" not in found.headers
     assert effects(tmp_path) == []
 
 
-def test_what_has_no_key_fails(run: Run, client: str, payments: BlockingChannel) -> None:
-    pay(payments, None, "alice 5", headers={"failures": ["", "", ""]})
+@pytest.mark.parametrize(
+    ("key", "task", "why"),
+    [(None, "alice 5", "no message_id"), ("17", "wrong", "no such table: nowhere")],
+)
+def test_what_is_the_tasks_own_fault_fails(
+    run: Run, client: str, payments: BlockingChannel, key: str | None, task: str, why: str
+) -> None:
+    pay(payments, key, task, headers={"failures": ["", "", ""]})
     worker = says(run(client), "failed")
-    assert "no message_id" in worker.stdout[-1]
+    assert why in worker.stdout[-1]
+    assert worker.signal(signal.SIGTERM) == 0
 
 
 def poison(number: int) -> str | bytes:
@@ -335,12 +345,14 @@ def test_the_queue_is_deleted_and_is_back(
     worker = says(run(client), "consuming")
     subscribed(payments, "payments")
     payments.queue_delete("payments")
-    says(worker, "disconnected")
+    says(worker, "disconnected", 2)  # that it is gone, and that it is not there
+    assert ["NOT_FOUND" in line for line in worker.stdout[-2:]] == [False, True]
     with connected(url) as again:
         again.queue_declare("payments", durable=True, arguments={"x-queue-type": "quorum"})
         says(worker, "consuming", 2)
         pay(again, "17", "alice 5")
     says(worker, "done")
+    assert [name for name, _ in told(worker)].count("disconnected") == 2
 
 
 def test_it_goes_on_at_another_node(
@@ -477,24 +489,19 @@ def test_stopped_at_any_moment_each_task_is_done_once(
 # --- Settings --------------------------------------------------------------------------
 
 
-def test_what_is_wrong_is_one_line(
-    run: Run, client: str, broker: Broker, url: str, tmp_path: Path
-) -> None:
+def test_what_is_wrong_is_one_line(run: Run, client: str, broker: Broker, url: str) -> None:
     where, vhost = broker.url.rpartition("@")[2], url.rpartition("/")[2]
-    nonsense = tmp_path / "ca.pem"
-    nonsense.write_text("no certificate")
+    taken = socket.create_server((LOOPBACK, 0))
     secure = f"amqps://guest:s3cret@localhost/{vhost}"
     wrong: list[tuple[dict[str, str], str]] = [
         ({"AMQP_URLS": f"amqp://guest:s3cret@{where}{vhost}"}, "Refused: "),
         ({"AMQP_URLS": f"amqp://guest:guest@{where}no-such-vhost"}, "Refused: "),
         ({"AMQP_URLS": f"{url},amqp://alice:s3cr/et@localhost/"}, "AMQP_URLS wants amqp"),
         ({"AMQP_URLS": "localhost"}, "AMQP_URLS wants amqp"),
-        (
-            {"AMQP_URLS": secure, "AMQP_CA": "/no/such.pem"},
-            "AMQP_CA '/no/such.pem' cannot be used",
-        ),
-        ({"AMQP_URLS": secure, "AMQP_CA": f"{nonsense}"}, "AMQP_CA "),
+        ({"AMQP_URLS": secure, "AMQP_CA": "/no/such"}, "AMQP_CA '/no/such' cannot be used"),
+        ({"AMQP_URLS": secure, "AMQP_CA": __file__}, "AMQP_CA "),
         ({"QUEUE": "nobody-made-it"}, "NOT_FOUND"),
+        ({"HTTP_PORT": f"{taken.getsockname()[1]}"}, "cannot be used: [Errno 98]"),
         ({"DATABASE": "/dev/full"}, "DATABASE is '/dev/full'"),
         ({"DATABASE": __file__}, "not a database"),
         *(
@@ -509,6 +516,7 @@ def test_what_is_wrong_is_one_line(
             assert_one_line(script, words)
             assert not re.search("s3|cret|cr/", script.stderr[0]), script
             assert script.stdout == []
+    taken.close()
 
 
 def test_a_handler_that_cannot_be_used(run: Run, client: str) -> None:
@@ -517,7 +525,8 @@ def test_a_handler_that_cannot_be_used(run: Run, client: str) -> None:
     wrong = {
         "cannot import name 'handle'": own.replace("def handle", "def other"),
         "cannot import name 'TABLES'": own.replace("TABLES", "OTHER"),
-        "(handler.py, line 4)": own.replace("(database, body)", "(database, body"),
+        "handler.py', 4": own.replace("(database, body)", "(database, body"),
+        "KeyError('OUT')": f"import os; os.environ['OUT']\n{own}",
         "No module named 'no_such'": f"import no_such\n{own}",
         "async": handler_for(next(each for each in CLIENTS if each != client)),
     }
@@ -527,16 +536,6 @@ def test_a_handler_that_cannot_be_used(run: Run, client: str) -> None:
     for words, script in started.items():
         assert_one_line(script, "handler.py cannot be used: ", words, status=2)
         assert script.stdout == []
-
-
-def test_a_port_that_is_taken(run: Run, client: str, payments: BlockingChannel) -> None:
-    pay(payments, "17", "alice 5")
-    with socket.create_server((LOOPBACK, 0)) as other:
-        port = str(other.getsockname()[1])
-        script = run(client, HTTP_PORT=port)
-        assert_one_line(script, f"HTTP_PORT '{port}' cannot be used: ")
-    found, _ = take(payments, "payments")
-    assert not (found.headers or {}).get("x-delivery-count")
 
 
 def test_tls(

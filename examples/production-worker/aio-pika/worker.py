@@ -1,7 +1,4 @@
-"""A worker to copy: python worker.py
-
-What it does with a message is in handler.py, its settings in the environment.
-"""
+"""A worker to copy, which gives messages to handler.py: python worker.py"""
 
 import asyncio
 import faulthandler
@@ -32,8 +29,8 @@ try:
 
     if not inspect.iscoroutinefunction(handle):
         raise ImportError("handle is not async, which is for pika")
-except (ImportError, SyntaxError) as why:
-    print(f"handler.py cannot be used: {why}", file=sys.stderr)
+except Exception as why:  # it may do anything at its import
+    print(f"handler.py cannot be used: {why!r}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -56,7 +53,6 @@ NEXT = [*(f"{QUEUE}.retry.{delay}" for delay in (1, 2, 4)), f"{QUEUE}.dead"]
 HOPELESS = "REFUSED|OpenOk|NOT_FOUND|CERTIFICATE"
 LOST = (AMQPError, OSError, RuntimeError, asyncio.CancelledError)
 LONGEST = 10.0  # seconds from one attempt to connect to the next
-TURNS_WITHIN = 60.0  # seconds for a turn of the loop
 DONE = "CREATE TABLE IF NOT EXISTS done (key TEXT PRIMARY KEY, at TEXT);"
 state = {"turned": time.monotonic(), "consuming": False}
 in_hand: list[bytes] = []
@@ -94,7 +90,7 @@ class Answers(prometheus.MetricsHandler):
     def do_GET(self) -> None:
         if self.path == "/metrics":
             return super().do_GET()
-        live = time.monotonic() - state["turned"] < TURNS_WITHIN
+        live = time.monotonic() - state["turned"] < 60  # seconds for a turn
         yes = {"/live": live, "/ready": state["consuming"]}.get(self.path)
         self.send_response(404 if yes is None else 200 if yes else 503)
         self.end_headers()
@@ -152,10 +148,13 @@ async def deal_with(channel: Any, messages: Any, old: Any, task: Any) -> None:
         return log("given back", logging.WARNING, key=old.message_id)
     faulthandler.cancel_dump_traceback_later()  # the rest may take longer
     error, more = task.exception(), {"key": old.message_id}
-    if isinstance(error, sqlite3.OperationalError):
+    code = getattr(error, "sqlite_errorcode", 1)  # 1: what it asks is wrong
+    if isinstance(error, sqlite3.OperationalError) and code != 1:
         raise error  # a full disk, say: the task is not to blame
     if error:  # a copy goes on, and only when it is stored the task is acked
-        target, copy = onward(old, failure := repr(error)[:200])
+        at = inspect.getinnerframes(error.__traceback__)[-1]  # type: ignore
+        failure = f"{error!r:.200} in {at.function}, line {at.lineno}"
+        target, copy = onward(old, failure)
         await channel.default_exchange.publish(copy, target)
         dead = target == NEXT[-1]
         (FAILED if dead else RETRIED).inc()
@@ -196,7 +195,7 @@ def turn() -> None:
 
 
 async def main(nodes: list[Any], database: Any, context: Any) -> None:
-    failures, known, lost = 0, False, False
+    failures, known, told = 0, False, set()
     turn()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
@@ -208,14 +207,15 @@ async def main(nodes: list[Any], database: Any, context: Any) -> None:
                 channel: Any = await connection.channel(on_return_raises=True)
                 await channel.set_qos(prefetch_count=1)
                 queue = await channel.get_queue(QUEUE)
-                known, lost = True, False
+                known, told = True, set()
                 await work(connection, channel, queue, database)
         except LOST as why:  # Cancelled, where the broker was silent too long
             if not known and re.search(HOPELESS, repr(why)):
                 sys.exit(f"Refused: {why!r}. make doctor, declare_queues.py")
-            if not lost and not signals:
+            missing = "NOT_FOUND" in repr(why)  # it is back, without our queue
+            if missing not in told and not signals:
                 log("disconnected", logging.WARNING, reason=repr(why))
-            lost = True
+            told.add(missing)
         if signals:
             os._exit(0)
         state["consuming"] = False

@@ -1,7 +1,4 @@
-"""A worker to copy: python worker.py
-
-What it does with a message is in handler.py, its settings in the environment.
-"""
+"""A worker to copy, which gives messages to handler.py: python worker.py"""
 
 import faulthandler
 import inspect
@@ -32,8 +29,8 @@ try:
 
     if inspect.iscoroutinefunction(handle):
         raise ImportError("handle is async, which is for aio-pika")
-except (ImportError, SyntaxError) as why:
-    print(f"handler.py cannot be used: {why}", file=sys.stderr)
+except Exception as why:  # it may do anything at its import
+    print(f"handler.py cannot be used: {why!r}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -55,7 +52,6 @@ TIME_LIMIT = number("TIME_LIMIT", 30)  # seconds for a task
 NEXT = [*(f"{QUEUE}.retry.{delay}" for delay in (1, 2, 4)), f"{QUEUE}.dead"]
 HOPELESS = "REFUSED|NOT_ALLOWED|NOT_FOUND|CERTIFICATE"
 LONGEST = 10.0  # seconds from one attempt to connect to the next
-TURNS_WITHIN = 60.0  # seconds for a turn of the loop
 DONE = "CREATE TABLE IF NOT EXISTS done (key TEXT PRIMARY KEY, at TEXT);"
 state = {"turned": time.monotonic(), "consuming": False}
 in_hand: list[bytes] = []
@@ -93,7 +89,7 @@ class Answers(prometheus.MetricsHandler):
     def do_GET(self) -> None:
         if self.path == "/metrics":
             return super().do_GET()
-        live = time.monotonic() - state["turned"] < TURNS_WITHIN
+        live = time.monotonic() - state["turned"] < 60  # seconds for a turn
         yes = {"/live": live, "/ready": state["consuming"]}.get(self.path)
         self.send_response(404 if yes is None else 200 if yes else 503)
         self.end_headers()
@@ -134,9 +130,7 @@ def onward(old: Any, failure: str) -> tuple[str, Any]:
     return NEXT[(len(own["failures"]) - 1) % len(NEXT)], copy
 
 
-def deal_with(
-    channel: Any, tag: int, old: Any, body: bytes, task: Any
-) -> None:
+def deal_with(channel: Any, tag: int, old: Any, body: Any, task: Any) -> None:
     """Wait for a task, and tell the broker how it went."""
     with SECONDS.time(), IN_HAND.track_inprogress():
         while not wait([task], 0.1).done and len(signals) < 2:
@@ -152,10 +146,13 @@ def deal_with(
         return log("given back", logging.WARNING, key=old.message_id)
     faulthandler.cancel_dump_traceback_later()  # the rest may take longer
     error, more = task.exception(), {"key": old.message_id}
-    if isinstance(error, sqlite3.OperationalError):
+    code = getattr(error, "sqlite_errorcode", 1)  # 1: what it asks is wrong
+    if isinstance(error, sqlite3.OperationalError) and code != 1:
         raise error  # a full disk, say: the task is not to blame
     if error:  # a copy goes on, and only when it is stored the task is acked
-        target, copy = onward(old, failure := repr(error)[:200])
+        at = inspect.getinnerframes(error.__traceback__)[-1]  # type: ignore
+        failure = f"{error!r:.200} in {at.function}, line {at.lineno}"
+        target, copy = onward(old, failure)
         channel.basic_publish("", target, body, copy, mandatory=True)
         dead = target == NEXT[-1]
         (FAILED if dead else RETRIED).inc()
@@ -199,7 +196,7 @@ def nodes() -> list[pika.URLParameters]:
 
 
 def main(nodes: list[pika.URLParameters], database: Any) -> None:
-    failures, known, lost, pool = 0, False, False, ThreadPoolExecutor(1)
+    failures, known, told, pool = 0, False, set(), ThreadPoolExecutor(1)
     for node in itertools.cycle(nodes):
         begun = state["turned"] = time.monotonic()
         try:
@@ -208,14 +205,15 @@ def main(nodes: list[pika.URLParameters], database: Any) -> None:
                 channel.confirm_delivery()  # no ack before its copy is stored
                 channel.basic_qos(prefetch_count=1)
                 channel.queue_declare(QUEUE, passive=True)
-                known, lost = True, False
+                known, told = True, set()
                 work(channel, pool, database)
         except (AMQPError, AMQPConnectorException, OSError) as why:
             if not known and re.search(HOPELESS, repr(why)):
                 sys.exit(f"Refused: {why!r}. make doctor, declare_queues.py")
-            if not lost and not signals:
+            missing = "NOT_FOUND" in repr(why)  # it is back, without our queue
+            if missing not in told and not signals:
                 log("disconnected", logging.WARNING, reason=repr(why))
-            lost = True
+            told.add(missing)
         if signals:
             os._exit(0)  # the task that was given back would keep us
         state["consuming"], state["turned"] = False, time.monotonic()
