@@ -211,7 +211,7 @@ async def main(nodes: list[Any], database: Any, context: Any) -> None:
                 await work(connection, channel, queue, database)
         except LOST as why:  # Cancelled, where the broker was silent too long
             if not known and re.search(HOPELESS, repr(why)):
-                sys.exit(f"Refused: {why!r}. make doctor, declare_queues.py")
+                sys.exit(f"Refused: {why!r}. No queue? Run declare_queues.py")
             missing = "NOT_FOUND" in repr(why)  # it is back, without our queue
             if missing not in told and not signals:
                 log("disconnected", logging.WARNING, reason=repr(why))

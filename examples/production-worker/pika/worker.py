@@ -209,7 +209,7 @@ def main(nodes: list[pika.URLParameters], database: Any) -> None:
                 work(channel, pool, database)
         except (AMQPError, AMQPConnectorException, OSError) as why:
             if not known and re.search(HOPELESS, repr(why)):
-                sys.exit(f"Refused: {why!r}. make doctor, declare_queues.py")
+                sys.exit(f"Refused: {why!r}. No queue? Run declare_queues.py")
             missing = "NOT_FOUND" in repr(why)  # it is back, without our queue
             if missing not in told and not signals:
                 log("disconnected", logging.WARNING, reason=repr(why))
