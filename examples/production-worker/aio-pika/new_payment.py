@@ -1,4 +1,4 @@
-"""Ask for a payment, with a key of its own: python new_payment.py 17 alice 5
+"""Send a payment with its key: python new_payment.py 17 alice 5
 
 QUEUE names the queue, if it isn't payments.
 """

@@ -14,7 +14,7 @@ BOOK = """
 def handle(database: sqlite3.Connection, body: bytes) -> None:
     """Do it. If this raises, nothing of it stays in the database.
 
-    What takes long comes first: from the first write on, others wait.
+    Do slow work before the first write: after it, other workers wait.
     """
     name, amount = body.decode().split()
     database.execute(BOOK, (name, int(amount)))
