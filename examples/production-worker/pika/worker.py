@@ -240,7 +240,9 @@ if __name__ == "__main__":
         sys.exit(f"HTTP_PORT '{HTTP_PORT}' cannot be used: {why}")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        database = sqlite3.connect(DATABASE, 30, check_same_thread=False)
+        database = sqlite3.connect(
+            DATABASE, timeout=30, check_same_thread=False
+        )
         # It writes at each start: a full disk shows before a task is taken.
         database.executescript("PRAGMA user_version = 1;" + DONE + TABLES)
         main(found, database)
