@@ -35,7 +35,7 @@ QUORUM = {"x-queue-type": "quorum"}
 SERVER, CLIENT, DIRECT = "rpc_server.py", "rpc_client.py", "rpc_client_direct.py"
 WAITING = " [*] Waiting for requests. To exit press CTRL+C"
 LARGEST = figure(CHAPTER, r"numbers up to (\d+) only")
-REFUSED = f"fib takes a number from 0 to {LARGEST}"
+REFUSED = f"fib takes a whole number from 0 to {LARGEST}"
 PATIENCE = figure(CHAPTER, r"(?:within the|client waits) (\w+) seconds")
 LATE = f" [!] No reply in {PATIENCE} s: start rpc_server.py"
 # The reply's type, as the page has it: of a result, and of an error.

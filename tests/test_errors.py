@@ -7,10 +7,12 @@ has to contain the lines that the entry quotes.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
 import re
 import traceback
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pika
@@ -20,7 +22,7 @@ from conftest import connected, poll, ready
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 from provocations import CLASSIC, Provocation, Site
 from provocations_later import PROVOCATIONS
-from shells.chapters import DOCS, figure, said, version
+from shells.chapters import DOCS, figure, said, scripts, version
 
 PAGE = DOCS / "errors.rst"
 
@@ -94,6 +96,27 @@ def test_an_entry(broker: Broker, url: str, name: str, caplog: pytest.LogCapture
 def test_every_entry_is_provoked() -> None:
     assert set(entries()) == set(PROVOCATIONS) | SLOW | BY_VERSION
     assert all(entries().values())
+
+
+def endings() -> Iterator[str]:
+    """Expressions for what our scripts say when they end, where that has words of its own."""
+    for script in scripts():
+        for node in ast.walk(ast.parse(script.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("sys.exit", "SystemExit"):
+                for text in (each for each in node.args if isinstance(each, ast.JoinedStr)):
+                    own = [str(x.value) for x in text.values if isinstance(x, ast.Constant)]
+                    if re.search(r"[A-Za-z]{4}", "".join(own)):
+                        yield ".*".join(map(re.escape, ["", *own, ""]))
+
+
+def test_what_our_scripts_end_with() -> None:
+    """The lines of "How to read it" are those of a script."""
+    section = re.split(r"\n\++\n", PAGE.read_text())[1]
+    lines = re.findall(r"^   (?! )(.+:.+)$", section, re.MULTILINE)
+    lines += [" ".join(each.split()) for each in re.findall(r"``([^`]+'\w+'[^`]*)``", section)]
+    assert len(lines) == 6
+    for line in lines:
+        assert any(re.fullmatch(each, line) for each in {*endings()}), line
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])

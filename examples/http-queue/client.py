@@ -191,7 +191,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         "--patience",
         type=float,
         default=PATIENCE,
-        help="seconds for an API that is away",
+        metavar="SECONDS",
+        help="how long to try again when the API does not answer",
     )
     return made
 

@@ -31,51 +31,102 @@ PORT = os.environ.get("HTTP_QUEUE_PORT", "8000")
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="A queue behind HTTP.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description="A queue behind HTTP.")
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="beyond loopback: with --token")
-    add("--port", type=int, default=PORT, help="$HTTP_QUEUE_PORT")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; one that others reach needs --token "
+        "(default: %(default)s)",
+    )
+    add(
+        "--port",
+        type=int,
+        default=PORT,
+        help="port to listen on, 0 for any that is free; "
+        "$HTTP_QUEUE_PORT (default: %(default)s)",
+    )
     add(
         "--name",
         action="append",
         default=[],
-        help="a host name by which clients call it, or * for any",
+        help="a host name by which clients may call the server, or * for any; "
+        "can be given several times",
     )
     add(
         "--database",
         default=DATABASE,
-        help="sqlite://FILE, sqlite://:memory: or postgres://…; "
-        "$HTTP_QUEUE_DATABASE",
+        help="where to keep the messages: sqlite://FILE, sqlite://:memory: "
+        "or postgres://user:password@host/name; $HTTP_QUEUE_DATABASE "
+        "(default: %(default)s)",
     )
-    add("--queue", help="amqp://…: a queue in RabbitMQ, and no table")
+    add(
+        "--queue",
+        help="keep the messages in RabbitMQ instead of a database: "
+        "amqp://user:password@host/",
+    )
     add(
         "--token",
         default="",
-        help="what clients must bring; $HTTP_QUEUE_TOKEN",
+        help="the secret that every client must send; without one, clients "
+        "need none; $HTTP_QUEUE_TOKEN",
     )
     add(
         "--processes",
         type=int,
         default=1,
-        help="that answer; with PostgreSQL or RabbitMQ",
+        help="how many processes answer requests, 1 to 64; more than 1 "
+        "needs PostgreSQL or RabbitMQ (default: %(default)s)",
     )
-    add("--keep", type=float, help="seconds to remember what is done; all")
-    add("--max-attempts", type=int, default=5, help="then it is dead")
-    add("--backoff", type=float, default=1.0, help="seconds, then doubled")
-    add("--intake-size", type=int, default=400, help="rows at a time")
-    add("--max-wait", type=float, default=60, help="seconds, of a claim")
+    add(
+        "--keep",
+        type=float,
+        metavar="SECONDS",
+        help="how long a completed message stays in the table; without this "
+        "option, for ever",
+    )
+    add(
+        "--max-attempts",
+        type=int,
+        default=5,
+        help="how many times a message may fail before it is dead, 1 to 20 "
+        "(default: %(default)s)",
+    )
+    add(
+        "--backoff",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="how long a message waits after its first failure; each "
+        "further failure doubles the time (default: %(default)s)",
+    )
+    add(
+        "--intake-size",
+        type=int,
+        default=400,
+        help="how many rows of an upload are in work at the same time "
+        "(default: %(default)s)",
+    )
+    add(
+        "--max-wait",
+        type=float,
+        default=60,
+        metavar="SECONDS",
+        help="how long a claim may wait for a message at most "
+        "(default: %(default)s)",
+    )
     add(
         "--simulate-create",
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="simulation: what it takes to create a message",
+        help="for measurements: pretend that creating a message takes so long "
+        "(default: %(default)s)",
     )
     given = parser.parse_args()
     given.token = given.token or os.environ.get("HTTP_QUEUE_TOKEN", "")
+    if not 0 <= given.port <= 65535:
+        parser.error("--port is from 0 to 65535")
     if not 1 <= given.max_attempts <= 20:
         parser.error("--max-attempts is from 1 to 20")
     if not 1 <= given.processes <= 64:

@@ -202,7 +202,13 @@ class Worker:
 def worker_parser(description: str | None) -> argparse.ArgumentParser:
     made = parser(description)
     add = made.add_argument
-    add("--lease", type=float, default=30, help="seconds, and extended")
+    add(
+        "--lease",
+        type=float,
+        default=30,
+        metavar="SECONDS",
+        help="how long a claim lasts; the worker extends it while it works",
+    )
     add("--count", type=int, help="end after so many messages")
     add("--until-empty", action="store_true", help="end when all are done")
     add(

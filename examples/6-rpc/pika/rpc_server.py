@@ -18,7 +18,7 @@ def fib(n: int) -> int:
 
 def answer(request: bytes) -> tuple[str, str]:
     if not request.isdigit() or len(request) > 9 or int(request) > LIMIT:
-        return "error", f"fib takes a number from 0 to {LIMIT}"
+        return "error", f"fib takes a whole number from 0 to {LIMIT}"
     print(f" [.] fib({int(request)})")
     return "result", str(fib(int(request)))
 

@@ -31,6 +31,8 @@ async def main(count: int) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1 and not sys.argv[1].isdecimal():
+        sys.exit("Usage: python publish_individually.py [COUNT]")
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)  # we say it
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:

@@ -33,8 +33,10 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 1 and not sys.argv[1].isdecimal():
+        sys.exit("Usage: python publish_individually.py [COUNT]")
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once
     try:
         main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
-    except (AMQPError, ValueError) as error:
+    except AMQPError as error:
         sys.exit(f"Failed: {error!r}. Try make doctor")
