@@ -47,7 +47,14 @@ def banner(process: subprocess.Popen[str]) -> tuple[str, str]:
             break
     text = "".join(lines)
     assert text, process.stderr and process.stderr.read()
-    return text, f"{brokers.PREFIX}-{text.partition(f'{brokers.PREFIX}-')[2][:8]}"
+    return text, tags(process)[0]
+
+
+def tags(process: subprocess.Popen[str]) -> list[str]:
+    """The tag of what it starts, once that has its reaper."""
+    found = psutil.Process(process.pid).children(recursive=True)
+    words = [child.cmdline() for child in found]
+    return [each[each.index(reaper.__file__) + 1] for each in words if reaper.__file__ in each]
 
 
 @pytest.fixture
@@ -86,6 +93,9 @@ def test_nothing_is_left_behind(
     url, *ca_file = re.findall(r"^export (?:AMQP_URL|CA_FILE)=(\S+)$", text, re.MULTILINE)
     assert url.startswith("amqps://" if ca_file else "amqp://")
     assert brokers.handshake(url, *ca_file)
+    told = re.findall("^alias .*", text, re.MULTILINE)
+    command = "\n".join(["shopt -s expand_aliases", *told, "rabbitmqctl -q ping"])
+    assert subprocess.run(["bash", "-c", command], capture_output=True).returncode == 0
     process.send_signal(how)
     status = process.wait(30)
     assert status == (-signal.SIGKILL if how == signal.SIGKILL else 0)
@@ -100,20 +110,18 @@ def test_nothing_is_left_of_one_that_only_starts(
     broker: Broker, how: signal.Signals, status: int
 ) -> None:
     process = keep_broker(*brokers.free_ports(1))
-    tags: list[str] = []
+    known: list[str] = []
 
     def being_started() -> bool:
-        for child in psutil.Process(process.pid).children():
-            if reaper.__file__ in (words := child.cmdline()):
-                tags[:] = [words[words.index(reaper.__file__) + 1]]
-        folder = tags and [str(path) for path in Path(tempfile.gettempdir()).glob(f"{tags[0]}*")]
-        return bool(tags) and remains(tags[0]) > folder
+        known.extend(tags(process)[len(known) :])
+        folder = known and [*map(str, Path(tempfile.gettempdir()).glob(f"{known[0]}*"))]
+        return bool(known) and remains(known[0]) > folder
 
     poll(being_started, True)
     process.send_signal(how)
     out, _ = process.communicate(timeout=30)
     assert (process.returncode, "is up" in out) == (status, False)
-    poll(lambda: remains(tags[0]), [])
+    poll(lambda: remains(known[0]), [])
 
 
 def test_it_ends_when_its_parent_is_killed(broker: Broker) -> None:

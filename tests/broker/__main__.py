@@ -92,7 +92,10 @@ def keep(port: int, out: TextIO) -> None:
             lines += [f"export AMQP_URL={broker.tls_url}", f"export CA_FILE={broker.ca_file}"]
         elif port != 5672:
             lines += [f"export AMQP_URL={broker.url}"]
-        lines += [f"alias rabbitmqctl={shlex.quote(shlex.join(broker.rabbitmqctl))}"]
+        tool = shlex.join(broker.rabbitmqctl)
+        if broker.rabbitmqctl[0] == "docker":  # of the next broker on this port, too
+            tool = f"docker exec $(docker ps -qf publish={port}) rabbitmqctl"
+        lines += [f"alias rabbitmqctl={shlex.quote(tool)}"]
         lines += ["Ctrl-C here ends it, and nothing of it is kept."]
         print("\n".join(lines), file=out, flush=True)
         assert isinstance(broker, OwnedBroker)
