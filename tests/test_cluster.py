@@ -265,7 +265,8 @@ def test_a_drained_node_sends_its_clients_away(
             assert "(320)" in naive.stderr[0]
         late = start("2-work-queues", client, "tasks_worker.py", url=cluster.urls[0])
         assert late.wait() == 1
-        assert leader(cluster, 2, "bookings") in ("node2@host2", "node3@host3")
+        others = ("node2@host2", "node3@host3")
+        poll(lambda: leader(cluster, 2, "bookings") in others, True)
         publish(start, cluster, client, "1 ann 5\n1 ann 5\n2 bob 5\n", 2, 3)
         worker.wait_for("Booked: bob")
         assert booked(worker) == ["ann", "bob"]

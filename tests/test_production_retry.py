@@ -79,14 +79,12 @@ class Team:
 
     def settle(self, channel: BlockingChannel) -> None:
         """Until each has been given one more, which says that its last ack has arrived."""
-        before = [len(script.stdout) for script in self.now]
+        before = {script: len(script.stdout) for script in self.now}
 
         def served() -> bool:
+            self.look_after()  # the last poison may have killed one just now
             pay(channel, END, f"alice {END}")
-            return all(
-                END in "".join(script.stdout[count:])
-                for script, count in zip(self.now, before, strict=True)
-            )
+            return all(END in "".join(x.stdout[before.get(x, 0) :]) for x in self.now)
 
         poll(served, True, 300)
 
