@@ -57,7 +57,9 @@ def free_ports(count: int) -> list[int]:
     could take one before the broker does.
     """
     found: list[int] = []
-    for port in random.sample(range(20_000, 32_000), 1_000):
+    # Not `random` itself: pytest-randomly starts every test with the same seed, so all
+    # that run side by side would choose the same ports.
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 1_000):
         if len(found) == count:
             break
         if port_is_free(port):
