@@ -39,6 +39,7 @@ class Proxy:
         self.seen = bytearray()
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
+        self._cutting = threading.Lock()
         self._run(self._serve)
 
     def __enter__(self) -> Proxy:
@@ -65,7 +66,8 @@ class Proxy:
             except OSError:
                 return
             self.attempts.append(time.monotonic())
-            self._sockets.append(client)
+            with self._cutting:
+                self._sockets.append(client)
             if self.state == "closed":
                 client.close()
                 continue
@@ -94,8 +96,12 @@ class Proxy:
                 each.shutdown(socket.SHUT_RDWR)
 
     def cut(self, state: str | None = None) -> None:
-        """Cut all connections; from now on it is in that state."""
-        self.state = state or self.state
-        for each in list(self._sockets):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        """Cut all connections; those that come after it are in that state.
+
+        Nothing more passes on the old ones, whatever the state allows.
+        """
+        with self._cutting:
+            for each in self._sockets:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+            self.state = state or self.state
