@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,17 +31,14 @@ from test_production_worker import (
     CHAPTER,
     MANY,
     PUBLISHER,
-    WAITING,
     WORKER,
     Start,
     declare,
     done,
-    input_of,
     lines,
     publish,
     received,
     seen,
-    send,
     stored,
     worker,
 )
@@ -50,69 +49,89 @@ def run(start: Starter) -> Start:
     return partial(start, CHAPTER)
 
 
-@pytest.fixture
-def publisher(run: Start, tmp_path: Path) -> Start:
-    return partial(send, run, tmp_path)
+class Feed(threading.Thread):
+    """Gives a publisher MANY tasks, and more until it is told that it is enough.
+
+    So the publisher is in the middle of it, whatever happens when, and however fast it is.
+    """
+
+    def __init__(self, script: Script, name: str) -> None:
+        super().__init__(daemon=True)
+        self.script, self.name = script, name
+        self.tasks: list[str] = []
+        self.over = threading.Event()
+        pipe = script.process.stdin
+        assert pipe
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)  # a few hundred tasks ahead
+        self.start()
+
+    def run(self) -> None:
+        assert self.script.process.stdin
+        with suppress(OSError), self.script.process.stdin as pipe:  # it may be killed
+            while len(self.tasks) < MANY or not self.over.is_set():
+                self.tasks.append(f"{self.name} {len(self.tasks)}")
+                pipe.write(f"{self.tasks[-1]}\n")
+                pipe.flush()
+
+    def enough(self) -> Script:
+        """Wait until the publisher has ended: all is confirmed, once and in order."""
+        self.over.set()
+        self.join(120)
+        assert self.script.wait(120) == 0, self.script
+        confirmed = [line for line in self.script.stdout if "Confirmed" in line]
+        assert confirmed == [f" [x] Confirmed {task!r}" for task in self.tasks]
+        return self.script
 
 
-TASKS = [f"order {number}" for number in range(MANY)]
-
-
-def both_ways(run: Start, publisher: Start, client: str, url: str) -> tuple[Script, Script]:
+def both_ways(run: Start, client: str, url: str) -> tuple[Feed, Script]:
     """A publisher with many tasks, and a worker, in the middle of it."""
     doing = worker(run, client, url=url)
-    sending = publisher(client, *TASKS, url=url)
-    sending.wait_for("Confirmed", count=300)
+    feed = Feed(run(client, PUBLISHER, stdin=subprocess.PIPE, url=url), "order")
+    feed.script.wait_for("Confirmed", count=300)
     doing.wait_for("Done", count=100)
-    return sending, doing
+    return feed, doing
 
 
-def all_done(sending: Script, doing: Script) -> None:
+def all_done(feed: Feed, doing: Script) -> None:
     """Everything that was to be sent is confirmed, in order, and done."""
-    assert sending.wait(120) == 0, sending
-    confirmed = [line for line in sending.stdout if "Confirmed" in line]
-    assert confirmed == [f" [x] Confirmed {task!r}" for task in TASKS]
-    poll(lambda: len(set(received(doing))), MANY, 60)
-    poll(lambda: done(doing) >= MANY, True, 60)
-    assert set(received(doing)) == set(TASKS)
-    assert len(received(doing)) <= MANY + 20  # those in hand come again
+    feed.enough()
+    count = len(feed.tasks)
+    poll(lambda: len(set(received(doing))), count, 60)
+    poll(lambda: done(doing) >= count, True, 60)
+    assert set(received(doing)) == set(feed.tasks)
+    assert len(received(doing)) <= count + 20  # those in hand come again
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["cut", "silent"])
 def test_nothing_is_lost_when_the_network_fails(
-    run: Start, publisher: Start, client: str, url: str, how: str
+    run: Start, client: str, url: str, how: str
 ) -> None:
     with Proxy(url) as proxy:
-        sending, doing = both_ways(run, publisher, client, proxy.url)
+        feed, doing = both_ways(run, client, proxy.url)
         if how == "silent":
             proxy.state = "silent"
-            for each in (sending, doing):
+            for each in (feed.script, doing):
                 seen(each, AGAIN)
             proxy.cut("through")
         else:
             proxy.cut()
-        all_done(sending, doing)
-        for each in (sending, doing):
+        for each in (feed.script, doing):
+            seen(each, "[*]", 2)
+        all_done(feed, doing)
+        for each in (feed.script, doing):
             assert (lines(each, AGAIN), lines(each, "[*]")) == (1, 2), each
 
 
 def test_nothing_is_lost_when_connections_are_closed_by_force(
-    run: Start, publisher: Start, client: str, broker: Broker, url: str
+    run: Start, client: str, broker: Broker, url: str
 ) -> None:
-    doing = worker(run, client)
-    with ExitStack() as stack:
-        sending = run(client, PUBLISHER, stdin=subprocess.PIPE)
-        pipe = stack.enter_context(closing(sending.process.stdin))  # type: ignore
-        half = MANY // 2
-        pipe.write("".join(f"{task}\n" for task in TASKS[:half]))
-        pipe.flush()
-        sending.wait_for("Confirmed")
-        close_connections(broker, url, "first", 2)
-        pipe.write("".join(f"{task}\n" for task in TASKS[half:]))
-    seen(doing, WAITING, 2)
-    all_done(sending, doing)
-    assert (lines(sending, AGAIN), lines(doing, AGAIN)) == (1, 1)
+    feed, doing = both_ways(run, client, url)
+    close_connections(broker, url, "first", 2)
+    for each in (feed.script, doing):
+        seen(each, "[*]", 2)
+    all_done(feed, doing)
+    assert (lines(feed.script, AGAIN), lines(doing, AGAIN)) == (1, 1)
 
 
 @contextmanager
@@ -173,7 +192,7 @@ def alarmed(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
 
 @pytest.mark.parametrize("outage", [restarted, killed, frozen, alarmed])
 def test_nothing_is_lost_when_the_broker_fails(
-    start: Starter, restartable: OwnedBroker, tmp_path: Path, outage: Any
+    start: Starter, restartable: OwnedBroker, outage: Any
 ) -> None:
     """With publishers and workers of both clients on one queue, in the middle of it."""
     with restartable.vhost() as url:
@@ -181,23 +200,24 @@ def test_nothing_is_lost_when_the_broker_fails(
         with connected(url) as channel:
             publish(channel, *(f"early {number}" for number in range(1_000)))
         workers = [start(CHAPTER, client, WORKER, url=url) for client in CLIENTS]
-        publishers = []
-        for client in CLIENTS:
-            file = input_of(tmp_path, *(f"{client} {task}" for task in TASKS))
-            with file.open() as tasks:
-                publishers.append(start(CHAPTER, client, PUBLISHER, url=url, stdin=tasks))
+        feeds = [
+            Feed(start(CHAPTER, client, PUBLISHER, url=url, stdin=subprocess.PIPE), client)
+            for client in CLIENTS
+        ]
+        publishers = [feed.script for feed in feeds]
         for script in publishers:
             script.wait_for("Confirmed", 200)
         for script in workers:
             script.wait_for("Done", 200)
         with outage(restartable, [*workers, *publishers]):
             for script in publishers:
-                assert script.wait(120) == 0, script
-            sent = {f"{client} {task}" for client in CLIENTS for task in TASKS}
+                poll(lambda script=script: lines(script, "Connected") >= 2, True, 60)
+            for feed in feeds:
+                feed.enough()
+            sent = {task for feed in feeds for task in feed.tasks}
             poll(lambda: len(sent - set(received(*workers))), 0, 60)
             for script in (*workers, *publishers):
-                lost = 0 if outage is alarmed and script in workers else 1
-                assert lines(script, AGAIN) == lost or outage is alarmed, script
+                assert lines(script, AGAIN) == 1 or outage is alarmed, script
         with connected(url) as again:
             poll(lambda: ready(again, "orders"), 0)
         many = Counter(received(*workers))
