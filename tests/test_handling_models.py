@@ -391,8 +391,8 @@ def test_an_operator_closes_the_connection(
         poll(lambda: watch.unacked, 0)
     close_connections(broker, url, "maintenance at noon")
     assert_one_line(busy, "Failed: ", "maintenance at noon")
-    with connected(url) as channel:
-        assert left(channel) == (0 if name in NAIVE else 2)
+    with connected(url) as channel:  # the broker may close it before it takes the second ack
+        assert left(channel) in ((0, 1) if name in NAIVE else (2,))
 
 
 @every(FIXED)
