@@ -104,8 +104,9 @@ def pytest_collection_modifyitems(
         if not {"broker", "option", "restartable"}.isdisjoint(names):
             item.add_marker(pytest.mark.broker)
         if "restartable" in names:
-            # In one process, which has one more broker for them.
-            item.add_marker(pytest.mark.xdist_group("restartable"))
+            # In one process, which has one more broker for them, unless they name another.
+            if not item.get_closest_marker("xdist_group"):
+                item.add_marker(pytest.mark.xdist_group("restartable"))
             item.add_marker(pytest.mark.long)
         if "cluster" in names:
             item.add_marker(pytest.mark.xdist_group("cluster"))

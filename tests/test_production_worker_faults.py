@@ -190,6 +190,7 @@ def alarmed(broker: OwnedBroker, scripts: list[Script]) -> Iterator[None]:
     yield
 
 
+@pytest.mark.xdist_group("faults")  # half of what all that restart a broker take
 @pytest.mark.parametrize("outage", [restarted, killed, frozen, alarmed])
 def test_nothing_is_lost_when_the_broker_fails(
     start: Starter, restartable: OwnedBroker, outage: Any

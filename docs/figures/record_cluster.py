@@ -164,12 +164,19 @@ def record_costs() -> None:
     RECORD.write_text(json.dumps(data, indent=1) + "\n")
 
 
-def record(broker: Broker) -> None:
-    run, used = parted()
-    say(f"  three nodes: {run['wrong'] or 'nothing wrong'}, {run['explained']}")
-    data = {"about": about(used), "seed": SEED, "run": run, "losses": losses()}
+def record_run() -> None:
+    data = json.loads(RECORD.read_text())
+    data["run"], used = parted()
+    data["about"] = about(used)
+    say(f"  {data['run']['wrong'] or 'nothing wrong'}, {data['run']['explained']}")
+    RECORD.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def record(_: Broker) -> None:
+    data = json.loads(RECORD.read_text()) | {"seed": SEED, "losses": losses()}
     assert set(BROKEN) <= {name for each in TAKEN_OUT.values() for name in each}
     RECORD.write_text(json.dumps(data, indent=1) + "\n")
+    record_run()
     record_costs()
 
 

@@ -30,6 +30,7 @@ from broker.base import (
     OwnedBroker,
     free_ports,
     port_is_free,
+    reserve,
     say,
 )
 from broker.container import DEFAULT_IMAGE, DockerBroker, docker_trouble
@@ -56,6 +57,7 @@ __all__ = [
     "is_amqp",
     "named",
     "port_is_free",
+    "reserve",
     "say",
     "shown",
     "start",

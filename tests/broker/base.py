@@ -51,7 +51,7 @@ def say(text: str) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody holds at the moment.
+    """Ports of the loopback interface that nobody holds, and that nobody else is given.
 
     They are below those that systems give to outgoing connections, any of which
     could take one before the broker does.
@@ -62,9 +62,25 @@ def free_ports(count: int) -> list[int]:
     for port in random.SystemRandom().sample(range(20_000, 32_000), 1_000):
         if len(found) == count:
             break
-        if port_is_free(port):
+        if reserve(port):
             found.append(port)
     return found
+
+
+def reserve(port: int) -> bool:
+    """Keep a port for a server to come, until this process ends, if it is free.
+
+    Linux lets a server have it all the same: every server here sets SO_REUSEADDR.
+    """
+    with socket.socket() as keeper:
+        try:
+            keeper.bind((LOOPBACK, port))  # without SO_REUSEADDR, so another's is seen
+        except OSError:
+            return False
+        if sys.platform == "linux":
+            keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            keeper.detach()
+    return True
 
 
 def port_is_free(port: int) -> bool:
