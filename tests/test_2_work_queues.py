@@ -452,6 +452,12 @@ def test_a_task_that_no_queue_takes(client: str, name: str, url: str, tmp_path: 
             assert found == (0, [" [x] Sent 'lost'"], [])
 
 
+def test_a_confirm_without_mandatory(channel: BlockingChannel) -> None:
+    said(CHAPTER, r"Without ``mandatory=True`` a message that no queue takes is still (acked)")
+    channel.confirm_delivery()
+    channel.basic_publish("", "no_such_queue", b"")  # it would raise NackError
+
+
 def test_the_page_counts_what_its_transcripts_show() -> None:
     text = page(CHAPTER).read_text()
     shown = text.split("Break it: sent, and never stored")[1].split("Fix it: ")[0]

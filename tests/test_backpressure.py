@@ -186,6 +186,7 @@ def test_the_oldest_are_dropped_unseen(run: Run, channel: BlockingChannel) -> No
     assert (sent.wait(), sent.stdout) == (0, [" [x] Sent 30 readings, all confirmed"])
     poll(lambda: ready(channel, "latest_readings"), 5)
     assert bodies(channel, "latest_readings", 5) == [f"reading {n}" for n in range(26, 31)]
+    said("backpressure", r"\* - ``drop-head`` - nobody - the (oldest) - nobody")
 
 
 def test_all_that_is_dropped_is_found(run: Run, channel: BlockingChannel) -> None:

@@ -111,6 +111,7 @@ def test_what_the_page_says_of_the_levers() -> None:
             rate(peers, "lever: uvloop", consumer=consumer, uvloop=value) for value in (None, True)
         )
         assert least < fast / plain < most, consumer
+    said("consumer-benchmark", r"\* - uvloop - about (a quarter) for aio-pika; nothing for pika")
     slow, fast = (rate(data, "lever: window", window=value) for value in (1, 100))
     assert fast > 4 * slow
 

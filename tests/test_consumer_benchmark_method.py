@@ -17,7 +17,7 @@ import pytest
 from broker import Broker
 from conftest import Starter, connected, poll, ready
 from pika.adapters.blocking_connection import BlockingChannel
-from shells.chapters import EXAMPLES, ROOT
+from shells.chapters import EXAMPLES, ROOT, figure
 from shells.running import Script
 
 CHAPTER = "consumer-benchmark"
@@ -258,6 +258,11 @@ def test_one_that_reorders_is_caught(bench: Run, tmp_path: Path) -> None:
         "            else: seen.write(body[:8])\n"
     )
     assert "out of order" in wrong(bench, bad_consumer(tmp_path, WRITE, held))
+
+
+def test_the_evidence_is_as_long_as_the_page_says() -> None:
+    length = figure("consumer-benchmark-method", r"the first (\w+) bytes of each message")
+    assert f"[:{length}]" in WRITE
 
 
 def test_one_that_does_not_ack_all_is_caught(bench: Run, tmp_path: Path) -> None:

@@ -296,6 +296,9 @@ def test_the_heartbeat_without_a_wish(broker: Broker) -> None:
     seconds = broker.ctl("eval", "element(2, application:get_env(rabbit, heartbeat)).")
     assert int(seconds) == figure(CHAPTER, r"by default it is (\d+)")
     assert int(seconds) == 60 * figure("6-rpc", r"default, (\w+) to two minutes")
+    missed = figure(CHAPTER, r"after about (\w+) missed heartbeats")
+    assert missed * int(seconds) == 60 * figure("6-rpc", r"default, one to (\w+) minutes")
+    assert int(seconds) == figure("glossary", r"\((\d+) seconds each, by default\)")
 
 
 def test_the_threads_that_asyncio_has_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
