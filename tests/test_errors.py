@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import pika
 import pytest
+from aiormq.channel import EXCEPTION_MAPPING
 from broker import Broker
 from conftest import connected, poll, ready
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
@@ -117,6 +118,12 @@ def test_what_our_scripts_end_with() -> None:
     assert len(lines) == 6
     for line in lines:
         assert any(re.fullmatch(each, line) for each in {*endings()}), line
+
+
+def test_what_closes_the_channel() -> None:
+    """As aio-pika knows it."""
+    codes = said("errors", r"((?:\d+, )+\d+ and \d+) close the \*channel\*")
+    assert {int(code) for code in re.findall(r"\d+", codes)} == {*EXCEPTION_MAPPING}
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])

@@ -21,7 +21,7 @@ from apps.http_queue import BROKER, CHAPTER, FOLDER, POSTGRES, SQLITE
 from apps.serving import NO_BROKER, Served, book, letters, text
 from broker import free_ports
 from conftest import Starter, assert_one_line, poll
-from shells.chapters import figure, page, reader_environment
+from shells.chapters import figure, page, reader_environment, said
 
 pytest_plugins = ["apps.fixtures"]
 
@@ -165,6 +165,7 @@ def test_a_batch_takes_as_long_as_one_message(start: Starter, tmp_path: Path) ->
 
 
 def test_ctrl_c_finishes_and_twice_gives_back(start: Starter, tmp_path: Path) -> None:
+    said(CHAPTER, r"at a (second) Ctrl-C it gives them back")
     api = Served(start, tmp_path)
     api.ended("insert.py", str(book(tmp_path / "five.xlsx", letters(5))))
     single = api.run("worker.py", "--simulate=1.5")

@@ -25,6 +25,13 @@ def test_every_script_on_a_page_leads_to_its_file(page: Path) -> None:
             assert f"<{found[2]}>`" in text, found[2]
 
 
+def test_the_pages_that_readme_lists_are_where_it_says() -> None:
+    text = (DOCS.parent / "README.rst").read_text(encoding="utf-8")
+    listed = re.findall(r"`([\w-]+)`__", text)
+    assert listed
+    assert listed == re.findall(r"^__ docs/([\w-]+)\.rst$", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize("host", ["", HOST])
 def test_captions_and_pages_lead_to_what_they_show(tmp_path: Path, host: str) -> None:
     """In pages built with our settings, with a code host and without."""

@@ -228,6 +228,7 @@ def test_the_shorter_time_counts_and_the_late_are_set_aside(
     run: Run, client: str, errands: BlockingChannel, expires: str, sooner: bool
 ) -> None:
     """A message that says less than the queue is gone before."""
+    said(PAGE, r"both have a time limit, the (shorter) one counts")
     assert run(client, NEW, "late", QUEUE="errands.fresh", EXPIRES=expires).wait() == 0
     worker = run(client, WORKER, QUEUE="errands.late")
     worker.wait_for("Done")

@@ -16,7 +16,7 @@ from broker import Broker
 from conftest import Copy, Starter, assert_one_line, poll, ready, subscribed
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import NackError
-from shells.chapters import DOCS, EXAMPLES, declared_in
+from shells.chapters import DOCS, EXAMPLES, declared_in, figure
 from shells.running import INTERRUPTED, Script
 
 CHAPTER = "production-worker"
@@ -427,6 +427,13 @@ def test_the_broker_waits_longer_each_time(
     found, body = take(payments, "payments.delayed.dead")
     assert found.headers["x-death"][0]["reason"] == "delivery_limit"
     assert (found.message_id, body) == ("17", b"nobody 5")
+
+
+def test_the_delivery_limit_that_the_page_names(client: str) -> None:
+    limit = figure("production-retry", r"After \w+ deliveries, (\w+) more than the first")
+    assert figure("production-retry", r"After (\w+) deliveries, \w+ more than") == limit + 1
+    text = (EXAMPLES / CHAPTER / client / "declare_queues.py").read_text()
+    assert f'"payments": {{**TO_DEAD, "x-delivery-limit": {limit}}}' in text
 
 
 @pytest.mark.parametrize("poison", ["killer 1", "sleeper 1"])

@@ -69,6 +69,8 @@ class Feed(threading.Thread):
         assert self.script.process.stdin
         with suppress(OSError), self.script.process.stdin as pipe:  # it may be killed
             while len(self.tasks) < MANY or not self.over.is_set():
+                if len(self.tasks) >= MANY // 2:  # what comes while all wait costs time
+                    self.over.wait(0.002)
                 self.tasks.append(f"{self.name} {len(self.tasks)}")
                 pipe.write(f"{self.tasks[-1]}\n")
                 pipe.flush()

@@ -13,7 +13,7 @@ import record_what_happens as pages
 from broker import Broker
 from fates import Fate
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
-from shells.chapters import said, version
+from shells.chapters import figure, said, version
 from test_errors import assert_quoted
 
 
@@ -96,6 +96,8 @@ def test_what_counts_toward_the_delivery_limit() -> None:
             assert "dropped" in str(fates.recorded(every)[f"limit_{name}", client])
             counts = "dropped" in str(fates.recorded(since)[f"limit_{name}", client])
             assert counts == (name != "nack")
+    most = figure("glossary", r"(\d+) times by default since RabbitMQ 4\.0")
+    assert figure("production-worker", r"since RabbitMQ 4\.0 the (\d+)st ends") == most + 1
 
 
 def test_versions_that_were_not_tried() -> None:
