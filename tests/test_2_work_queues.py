@@ -452,6 +452,14 @@ def test_a_task_that_no_queue_takes(client: str, name: str, url: str, tmp_path: 
             assert found == (0, [" [x] Sent 'lost'"], [])
 
 
+def test_the_names_of_delivery_modes(run: Start, client: str, channel: BlockingChannel) -> None:
+    sender = run(client, "new_task_transient.py", "task")
+    assert sender.wait() == 0
+    assert sender.stdout == [f" [x] Sent 'task', {name}" for name in ("transient", "persistent")]
+    found = [channel.basic_get("classic_tasks", auto_ack=True)[1] for _ in range(2)]
+    assert [each and each.delivery_mode for each in found] == [1, 2]
+
+
 def test_a_confirm_without_mandatory(channel: BlockingChannel) -> None:
     said(CHAPTER, r"Without ``mandatory=True`` a message that no queue takes is still (acked)")
     channel.confirm_delivery()

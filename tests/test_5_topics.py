@@ -174,11 +174,12 @@ def test_a_receiver_that_ends_leaves_nothing(
 ) -> None:
     killed, interrupted = receiver(run, client, "killed.#"), receiver(run, client, "stopped.#")
     assert bindings(broker, url) == ["killed.#", "stopped.#"]
+    vhost = url.rpartition("/")[2]
+    assert all(each["exclusive"] for each in broker.call_api("GET", f"queues/{vhost}"))
     assert killed.signal(signal.SIGKILL) == -signal.SIGKILL
     assert (interrupted.interrupt(), interrupted.stderr) == (INTERRUPTED, [])
     assert len(interrupted.stdout) == 1
     poll(lambda: bindings(broker, url), [])
-    vhost = url.rpartition("/")[2]
     poll(lambda: broker.call_api("GET", f"queues/{vhost}"), [])
 
 

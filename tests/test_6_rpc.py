@@ -258,6 +258,15 @@ def test_a_request_that_cannot_be_answered_gets_an_error(
     assert (asked.process.poll(), asked.stderr) == (None, [])
 
 
+def test_the_largest_number_is_answered(
+    client: str, url: str, official: OfficialClient, tmp_path: Path
+) -> None:
+    copy = altered(CHAPTER, client, SERVER, "n if n < 2 else", "n or", tmp_path)  # at once
+    with closing(Script(copy, url=url)) as asked:
+        asked.wait_for(WAITING)
+        assert official.call(str(LARGEST)) == [(RESULT, str(LARGEST))]
+
+
 @pytest.mark.parametrize("error", ["ValueError", "RuntimeError"])
 def test_work_that_raises_leaves_the_request_in_the_queue(
     client: str, url: str, channel: BlockingChannel, tmp_path: Path, error: str

@@ -64,6 +64,13 @@ def test_there_are_chapters() -> None:
     assert chapters()
 
 
+def test_a_chapter_to_watch_is_one() -> None:
+    texts = (README, *(each.read_text(encoding="utf-8") for each in PAGES))
+    named = {name for text in texts for name in re.findall(r"CHAPTER=([\w-]+)", text)}
+    assert named
+    assert named <= {*chapters()}
+
+
 @pytest.mark.parametrize("chapter", [*chapters(), *companions()])
 class TestChapter:
     def test_has_a_page_and_a_test_of_its_name(self, chapter: str) -> None:
