@@ -119,7 +119,11 @@ def pytest_collection_modifyitems(
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start the broker once it is known that a test needs it."""
-    needed = any(item.get_closest_marker("broker") for item in session.items)
+    # `start` asks for it only when a script is started without a URL.
+    needed = any(
+        item.get_closest_marker("broker") or "start" in getattr(item, "fixturenames", [])
+        for item in session.items
+    )
     if needed and not session.config.option.collectonly:
         start_broker()
 
