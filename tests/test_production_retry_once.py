@@ -152,7 +152,7 @@ def test_a_worker_killed_again_and_again_books_each_once(
     run: Run, client: str, payments: BlockingChannel, database: Path
 ) -> None:
     """Put back from the dead, too: what has died meanwhile isn't lost."""
-    count, kills = 60, 0
+    count, kills = 300, 0  # many, as a kill may come late
     for number in range(count):
         pay(payments, str(number), f"alice {2**number % 1009}")
     wanted = sum(2**number % 1009 for number in range(count))
