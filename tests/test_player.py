@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 from shells.chapters import reader_environment
 from shells.demo import Screen
-from shells.player import Player, TranscriptError, scenarios
+from shells.player import Player, Shell, TranscriptError, scenarios
 
 Play = Callable[..., None]
 
@@ -224,3 +225,24 @@ def test_ctrl_c_comes_after_what_a_starved_process_does_next(play: Play, tmp_pat
 def test_ctrl_c_comes_where_a_process_computes_without_end(play: Play, tmp_path: Path) -> None:
     (tmp_path / "busy.py").write_text("print('Busy', flush=True)\nwhile True: pass\n")
     play("shell1$ python busy.py 2>/dev/null", "Busy", "^C")
+
+
+def test_a_command_whose_work_is_done_elsewhere_is_waited_for(play: Play) -> None:
+    play(
+        "shell1$ rabbitmqctl() { sleep 2; echo yes >cleared; }",
+        "shell1$ rabbitmqctl clear_policy full",
+        "shell2$ cat cleared",
+        "yes",
+    )
+
+
+def test_ctrl_c_that_comes_as_the_command_has_just_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives the shell a second prompt, in the same breath."""
+    shell = Shell("shell1", tmp_path, reader_environment("amqp://unused/"))
+    with closing(shell):
+        prompts = "\x1e0\x1f\r\n\x1e130\x1f"
+        monkeypatch.setattr(shell.child, "read_nonblocking", lambda *_, **__: prompts)
+        shell.pump()
+        assert (shell.texts, shell.status) == ([""], 130)

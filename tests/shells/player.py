@@ -60,6 +60,8 @@ SETTLE = 0.4
 QUIET = 7.0
 # Seconds in which a command that is about to end, ends.
 GRACE = 1.0
+# Commands whose work is done elsewhere, so that they look idle, and that end by themselves.
+AWAITED = re.compile(r"(rabbitmqctl|node\d) ")
 # How long a reader takes to press Ctrl-C; what another shell sent has arrived.
 REACTION = 0.5
 
@@ -253,6 +255,7 @@ class Shell:
 
     def start(self, command: str) -> None:
         """Type a command. Its output replaces that of the one before."""
+        self.pump()  # a second prompt, for a Ctrl-C that came as it had just ended
         self.command, self.status, self.lines, self._rest = command, None, [], ""
         self.child.sendline(command)
 
@@ -270,7 +273,7 @@ class Shell:
             self.status = self.status if self.status is not None else -1
             return []
         self._rest += text.replace("\r\n", "\n")
-        if prompt := SENTINEL.search(self._rest):
+        while prompt := SENTINEL.search(self._rest):
             self.status = int(prompt[1])
             # A last line without its end is a line all the same.
             before = self._rest[: prompt.start()]
@@ -483,7 +486,9 @@ class Playing:
                 self.breaks[step.shell].append(len(shell.texts))
                 self.player.press_break(shell)
         self.await_lines(shell, step, expected, patience)
-        if not step.output:
+        if AWAITED.match(step.command):
+            self.player.wait(lambda: not shell.running, PATIENCE)
+        elif not step.output:
             # Nothing shows that it is through; another shell may build on it.
             self.player.rest(GRACE, shell)
 
