@@ -81,7 +81,12 @@ SLOW = {"timeout", "transient"}  # in test_what_happens.py, with its broker
 BY_VERSION = {"global-prefetch", "removed-argument"}  # below: not every version refuses
 
 
-@pytest.mark.parametrize("name", PROVOCATIONS)
+LONG = {"heartbeat": pytest.mark.long}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=LONG.get(each, ())) for each in PROVOCATIONS]
+)
 def test_an_entry(broker: Broker, url: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
     lines = entries()[name]
     said = []
