@@ -296,6 +296,8 @@ def test_the_time_limits_that_the_page_names() -> None:
     beat = figure("cluster", r"heartbeats of (\d+) s")
     confirm = figure("cluster", r"(?:no confirm has come for|waits) (\d+) s")
     kept = figure("cluster", r"``declare.py`` sets (\d+) s")
+    patience = figure("cluster", r"waits \d+ s for a confirm rather than (\d+)")
+    assert patience == figure("production-worker", r"After (\d+) s without an answer")
     said("cluster", r"gives the node up after (twice) as long")  # as AMQP 0-9-1 has it
     for name in CLIENTS:
         folder = EXAMPLES / "cluster" / name

@@ -20,6 +20,7 @@ from shells.chapters import (
     CLIENTS,
     DOCS,
     EXAMPLES,
+    NUMBERS,
     ROOT,
     chapters,
     clients,
@@ -149,6 +150,21 @@ def test_the_versions_on_the_pages_are_those_that_are_tried() -> None:
         assert series == list(record["versions"]), versions
     for client, given in re.findall(r"(?<!-)\b(pika|aio-pika) (\d+\.\d+)(?:\.\d+)?\b", texts):
         assert metadata.version(client).startswith(f"{given}."), (client, given)
+
+
+ROOM = re.compile(
+    r"[Yy]ou need (?:a broker and )?(\w+) shells? in\s+``examples/([\w/-]+)``".replace(" ", r"\s+")
+)
+
+
+def test_the_shells_that_a_page_asks_for_are_those_that_it_uses() -> None:
+    asking = {path: ROOM.findall(path.read_text()) for path in PAGES}
+    for path, found in asking.items():
+        for many, where in found:
+            shells = {n for c in CLIENTS for s in scenarios(path, c) for n in s.shells}
+            assert len(shells) == NUMBERS[many], (path.name, shells)
+            assert (EXAMPLES / where).is_dir(), path.name
+    assert sum(map(bool, asking.values())) > 15
 
 
 @pytest.mark.parametrize("chapter", ["1-hello-world", "2-work-queues", "6-rpc"])

@@ -13,7 +13,7 @@ import inspect
 import re
 import traceback
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pika
 import pytest
@@ -26,6 +26,7 @@ from provocations_later import PROVOCATIONS
 from shells.chapters import DOCS, figure, said, scripts, version
 
 PAGE = DOCS / "errors.rst"
+PARAMETERS = pika.ConnectionParameters()
 
 # --- The page ---------------------------------------------------------------------
 
@@ -129,6 +130,23 @@ def test_what_closes_the_channel() -> None:
     """As aio-pika knows it."""
     codes = said("errors", r"((?:\d+, )+\d+ and \d+) close the \*channel\*")
     assert {int(code) for code in re.findall(r"\d+", codes)} == {*EXCEPTION_MAPPING}
+
+
+def test_ports_limits_and_escapes(broker: Broker) -> None:
+    for scheme in ("amqp", "amqps"):
+        port = pika.URLParameters(f"{scheme}://localhost").port
+        assert figure("errors", rf"[Pp]ort (\d+) with ``{scheme}://``") == port
+    assert figure("errors", r"(\d+) is the broker's port") == pika.URLParameters("amqp://").port
+    assert figure("errors", r"TLS port, (\d+),") == pika.URLParameters("amqps://").port
+    assert figure("errors", r"gives up after (\d+) seconds") == PARAMETERS.stack_timeout
+    escapes = re.findall(r"``(%\w\w)`` for\s+``(.)``", PAGE.read_text())
+    assert escapes == [(quote(each, safe=""), each) for each in "/@:#"]
+    since = version(said("errors", r"limit is \d+ MiB since RabbitMQ ([\d.]+),"))
+    now = figure("errors", r"limit is (\d+) MiB since")
+    before = figure("errors", r"before it was (\d+) MiB")
+    most = now if version(broker.version) >= since else before
+    setting = broker.ctl("eval", "application:get_env(rabbit, max_message_size).")
+    assert f"{{ok,{most * 2**20}}}" in setting
 
 
 @pytest.mark.parametrize("kind", ["classic", "quorum"])
