@@ -10,9 +10,12 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
-from apps.http_queue import LETTER, Client, module, run
+from apps.http_queue import LETTER, POSTGRES, Client, module, run
 from apps.serving import HEADINGS, book, letters, text
+
+pytest_plugins = ["apps.fixtures"]
 
 
 @pytest.fixture
@@ -135,6 +138,35 @@ def test_an_error_while_storing_stores_nothing(database: str, tmp_path: Path) ->
         assert await api.counts() == {}
 
     run(use, database)
+
+
+# What PostgreSQL says to one of two that wait for each other.
+DEADLOCK = """
+    CREATE FUNCTION give_way() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END $$;
+    CREATE TRIGGER give_way BEFORE UPDATE ON message EXECUTE FUNCTION give_way();
+"""
+
+
+@pytest.mark.parametrize("option", [POSTGRES], indirect=True)
+def test_who_has_to_give_way_to_another_process_may_ask_again(option: str) -> None:
+    url = option.partition("=")[2]
+
+    async def use(api: Client) -> None:
+        await api.create()
+        claimed = await api.claim()
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(DEADLOCK)
+            problem = await api.tell(claimed, "complete", 503)
+            assert "deadlock" in problem["detail"]
+            await connection.execute("DROP TRIGGER give_way ON message")
+        finally:
+            await connection.close()
+        await api.tell(claimed, "complete")
+        assert await api.counts() == {"done": 1}
+
+    run(use, url)
 
 
 def test_a_cursor_does_not_leave_its_thread(
