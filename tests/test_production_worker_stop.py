@@ -25,7 +25,7 @@ from conftest import (
     subscribed,
 )
 from pika.adapters.blocking_connection import BlockingChannel
-from shells.chapters import page
+from shells.chapters import page, said
 from shells.proxy import Proxy
 from shells.running import Script
 from test_production_worker import (
@@ -157,6 +157,18 @@ def test_a_second_signal_gives_back_at_once(
     poll(lambda: ready(channel, "orders"), 2)
 
 
+def failures(channel: BlockingChannel) -> int:
+    """How many deliveries of the one task count as failed, once it is back."""
+    taken: list[Any] = []
+
+    def back() -> bool:
+        taken[:] = channel.basic_get("orders")
+        return taken[0] is not None
+
+    poll(back, True)
+    return (taken[1].headers or {}).get("x-delivery-count", 0)
+
+
 def test_what_is_given_back_at_a_stop_does_not_count_as_a_failure(
     run: Start, client: str, channel: BlockingChannel, broker: Broker
 ) -> None:
@@ -166,16 +178,24 @@ def test_what_is_given_back_at_a_stop_does_not_count_as_a_failure(
     busy.process.send_signal(signal.SIGTERM)
     busy.process.send_signal(signal.SIGINT)
     stopped(busy)
-    taken: list[Any] = []
-
-    def back() -> bool:
-        taken[:] = channel.basic_get("orders")
-        return taken[0] is not None
-
-    poll(back, True)
-    counted = (taken[1].headers or {}).get("x-delivery-count", 0)
+    counted = failures(channel)
     if broker.version >= "4.3":
         assert counted == 0
+
+
+def test_what_is_on_its_way_at_a_stop_counts_as_a_failure(
+    run: Start, client: str, channel: BlockingChannel, url: str
+) -> None:
+    """Nobody can give back what has not come."""
+    said(CHAPTER, r"on its way to it just then comes again, and that (counts) as a failed")
+    with Proxy(url) as proxy:
+        idle = worker(run, client, STOPPING, url=proxy.url)
+        proxy.state = "deaf"
+        publish(channel, "60.00")
+        poll(lambda: ready(channel, "orders"), 0)
+        idle.process.send_signal(signal.SIGTERM)
+        assert (idle.wait(), idle.stdout) == (0, [WAITING])
+    assert failures(channel) == 1
 
 
 @pytest.mark.parametrize("how", STOPS)
