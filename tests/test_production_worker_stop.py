@@ -187,7 +187,7 @@ def test_what_is_on_its_way_at_a_stop_counts_as_a_failure(
     run: Start, client: str, channel: BlockingChannel, url: str
 ) -> None:
     """Nobody can give back what has not come."""
-    said(CHAPTER, r"on its way to it just then comes again, and that (counts) as a failed")
+    said(CHAPTER, r"A task on its way just then comes (again), and counts as failed")
     with Proxy(url) as proxy:
         idle = worker(run, client, STOPPING, url=proxy.url)
         proxy.state = "deaf"
