@@ -93,6 +93,14 @@ def test_a_good_journal_is_good() -> None:
             journal({**TRYING, "at": 1.5}, again(9, False)),
             {"unexplained": ["o-a"]},
         ),
+        "its own loss, long before": (
+            journal({**TRYING, "who": "v", "at": 5}, again(9, False)),
+            {"unexplained": ["o-a"]},
+        ),
+        "its own loss, long after": (
+            journal({**TRYING, "who": "v", "at": 13}, again(9, False)),
+            {"unexplained": ["o-a"]},
+        ),
         "a killed node has not both": (
             journal({**FROZEN, "kind": "node killed"}, again(9, False)),
             {"unexplained": ["o-a"]},
@@ -116,6 +124,13 @@ def test_each_wrong_is_found(lines: list[str], wrong: dict[str, list[str]]) -> N
         ((FROZEN, again(9, True)), "redelivered: node paused"),
         ((SENT_TWICE, again(9, False)), "sent again: its publisher was killed"),
         ((TRYING, again(9, False)), "sent again: no confirm had come"),
+        *(
+            (
+                ({**TRYING, "who": "v", "at": at}, again(9, False)),
+                "delivered first, done second: a connection was lost",
+            )
+            for at in (8.5, 9.5)  # it learns of that before the ack, or after
+        ),
         (
             ({**FROZEN, "at": 0.5, "kind": "node cut off"}, again(9, False)),
             "delivered twice, and not marked: node cut off",

@@ -100,8 +100,8 @@ def client_of(script: Path) -> str:
 
 
 # Production scripts that end with their connection, too.
-RETRYING = (DOCS / "production-retry.rst").read_text()
-ENDING = [x for x in lessons("production-worker") if f"/{x.name}\n" in RETRYING]
+THEIRS = (DOCS / "production-retry.rst").read_text() + "/worker_logged.py\n/worker_measured.py\n"
+ENDING = [x for x in lessons("production-worker") if f"/{x.name}\n" in THEIRS]
 # A service does not end with its broker; what it does then is in its chapter's tests.
 SERVICES = {script for script in ALL if "uvicorn" in script.read_text()}
 # They learn of a lost connection by a callback.

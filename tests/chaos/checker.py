@@ -158,6 +158,11 @@ class Causes:
             for when, why in self.losses[sent[0]["to"]]
         ):
             return "sent again: no confirm had come"
+        for when, _ in self.losses[again["by"]]:
+            # The task had been given to another, and this one, who had it first, was
+            # the slower of the two, and did not know yet.
+            if sent and sent[0]["at"] <= when <= at + 1 and at <= when + 1:
+                return "delivered first, done second: a connection was lost"
         for begun, ended, fault in self.faults:
             # Both leaders, the one that was and the one that is, deliver it for the first time.
             if sent and fault["kind"] in PARTING and begun <= at and sent[0]["at"] <= ended + 1:
