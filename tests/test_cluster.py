@@ -477,6 +477,11 @@ def test_the_tables_are_those_of_the_record(tmp_path: Path) -> None:
     assert len(rows) == len(RECORD["losses"])
     for row, (name, run) in zip(csv.reader(rows), RECORD["losses"].items(), strict=True):
         assert row == [name, f"{run['confirmed']:,}", *(str(run[x]) for x in wrong[:3])]
+    rows = (DOCS / "figures/cluster-large.csv").read_text().splitlines()[1:]
+    for row, (name, run) in zip(csv.reader(rows), sorted(RECORD["large"].items()), strict=True):
+        assert not any(run.get(each) for each in wrong), name
+        found = [f"{run['confirmed']:,}", *(run[x] for x in ("faults", "lost", "twice", "again"))]
+        assert row[:-1] == [name, *map(str, found)]
     rows = (DOCS / "figures/cluster-waits.csv").read_text().splitlines()[1:]
     for what, times, *seconds in csv.reader(rows):
         waits = RECORD["run"]["waits"][what.removeprefix("A ")]

@@ -172,6 +172,26 @@ def record_run() -> None:
     RECORD.write_text(json.dumps(data, indent=1) + "\n")
 
 
+def record_large(nodes: int, seed: int, journal: Path) -> None:
+    """Keep what was found by `make chaos NODES= SEED= JOURNAL=`, which may take an hour."""
+    lines = journal.read_text().splitlines()
+    verdict = check(lines)
+    counts = {
+        "confirmed": verdict.confirmed,
+        "faults": sum(json.loads(line)["event"] == "fault" for line in lines),
+        "lost": len(verdict.lost),
+        "twice": len(verdict.doubled),
+        "again": sum(verdict.explained.values()),
+        "unexplained": len(verdict.unexplained),
+        "reordered": len(verdict.reordered),
+        "minutes": round(verdict.seconds / 60),
+    }
+    data = json.loads(RECORD.read_text())
+    data.setdefault("large", {})[f"{nodes}, {seed}"] = counts
+    say(f"  {counts}")
+    RECORD.write_text(json.dumps(data, indent=1) + "\n")
+
+
 def record(_: Broker) -> None:
     data = json.loads(RECORD.read_text()) | {"seed": SEED, "losses": losses()}
     assert set(BROKEN) <= {name for each in TAKEN_OUT.values() for name in each}
@@ -231,6 +251,19 @@ def draw() -> None:
             *(
                 [name, f"{x['confirmed']:,}", x["lost"], x["twice"], x["unsent"]]
                 for name, x in data["losses"].items()
+            ),
+        ],
+    )
+    table(
+        "cluster-large.csv",
+        [
+            ["Nodes, seed", "Confirmed", "Faults", "Lost", "Done twice", "Came again", "Minutes"],
+            *(
+                [
+                    *(name, f"{x['confirmed']:,}", x["faults"], x["lost"], x["twice"]),
+                    *(x["again"], x["minutes"]),
+                ]
+                for name, x in sorted(data["large"].items())
             ),
         ],
     )
