@@ -235,32 +235,35 @@ def test_a_url_that_is_none(script: Path) -> None:
             assert_says(stack.enter_context(closing(run)))
 
 
-@pytest.mark.parametrize("script", [x for x in ALL if "Usage: " in x.read_text()], ids=name)
-def test_missing_arguments(script: Path) -> None:
-    # Where none is needed, "[N]", the first is a number.
-    optional = f"Usage: python {script.name} [" in script.read_text()
-    wrong = ["no number"] if optional else []
-    with closing(Script(script, *wrong, url="amqp://unused/")) as ended:
-        assert_one_line(ended, f"Usage: python {script.name} ")
-        assert ended.stdout == []
-
-
 COUNTING = [
     path
     for chapter in LESSONS
     for path in sorted((EXAMPLES / chapter).glob("**/*.py"))
     if re.search(r"\b(int|float)\((sys\.argv\[|given)", path.read_text())
 ]
+GUIDING = [script for script in ALL if "Usage: " in script.read_text()]
 
 
 def guard(script: Path) -> str:
-    """The line that decides what is a number, and which."""
-    found = re.search(r"\n *(if .*:)\n *sys\.exit\(\"Usage: ", script.read_text())
+    """The line that decides what is wrong, or which number is none."""
+    found = re.search(r"\n *(if .*:)\n *sys\.exit\(f?\"Usage: ", script.read_text())
     return found[1] if found else ""
 
 
-# All that is no number is tried with the first script of those with the same guard.
-FIRST = {guard(script): script for script in reversed(COUNTING)}
+# What is wrong is tried with the first script of those with the same guard.
+FIRST = {guard(script): script for script in reversed([*GUIDING, *COUNTING])}
+
+
+@pytest.mark.parametrize("script", GUIDING, ids=name)
+def test_missing_arguments(script: Path) -> None:
+    usage = f"Usage: python {script.name} "
+    assert re.search(rf"sys\.exit\(f?\"{usage}", script.read_text())
+    if FIRST[guard(script)] == script:
+        # Where none is needed, "[N]", the first is a number.
+        wrong = ["no number"] if f"{usage}[" in script.read_text() else []
+        with closing(Script(script, *wrong, url="amqp://unused/")) as ended:
+            assert_one_line(ended, usage)
+            assert ended.stdout == []
 
 
 @pytest.mark.parametrize("script", COUNTING, ids=name)
@@ -398,7 +401,9 @@ def test_a_name_that_is_taken(chapter: str, client: str, url: str) -> None:
                 channel.exchange_declare(each.name, "headers")
             else:
                 channel.queue_declare(each.name, durable=True, arguments={"x-max-length": 9})
-    for path in {each.script for each in its} - SERVICES:
+    # One of each kind, for the last lines are those of all others; and who has no such lines.
+    tried = {each.kind: each.script for each in its if each.script not in SERVICES}
+    for path in {*tried.values(), *({each.script for each in its} & {*BY_CALLBACK})}:
         with closing(Script(path, *usage(path), url=url)) as script:
             assert_one_line(script, "Failed: ", code, "make doctor")
             assert not client or script.stdout == []
