@@ -224,6 +224,8 @@ def cluster(three_nodes: Cluster) -> Iterator[Cluster]:
     yield three_nodes
     three_nodes.repair()
     api = three_nodes.node(1)
+    for vhost in {each["name"] for each in api.call_api("GET", "vhosts")} - {"/"}:
+        api.call_api("DELETE", f"vhosts/{vhost}")
     for queue in api.call_api("GET", "queues/%2F"):
         api.call_api("DELETE", f"queues/%2F/{queue['name']}")
 

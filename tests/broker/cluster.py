@@ -40,8 +40,9 @@ from broker.base import (
     say,
 )
 from broker.container import DockerBroker, docker_engine
-from broker.node import PrivateNode
+from broker.node import MORE_PROGRAMS, PrivateNode
 
+PROGRAMS = ("rabbitmqctl", *MORE_PROGRAMS)  # RabbitMQ's own
 ACTS = ("kill", "stop", "start", "pause", "resume", "cut", "heal")
 # What a node's program does with an act: asks the process that owns the cluster.
 ASK = """\
@@ -224,15 +225,14 @@ class Cluster:
         for number, node in enumerate(self.nodes, 1):
             file = self.bin / f"node{number}"
             rabbit = "\n".join(
-                f'{name}) shift; exec {node.program(name)} "$@" </dev/null;;'
-                for name in ("rabbitmqctl", "rabbitmq-queues", "rabbitmq-upgrade")
+                f'{name}) shift; exec {node.program(name)} "$@" </dev/null;;' for name in PROGRAMS
             )
             file.write_text(
                 f"#!/bin/sh\ncase $1 in\n{rabbit}\n"
                 f"{'|'.join(ACTS)}) exec {sys.executable} -SE {ask} {self.folder}/control "
                 f'{number} "$1";;\n'
                 f'*) echo "Usage: node{number} {"|".join(ACTS)}, or: '
-                f'node{number} rabbitmqctl|rabbitmq-queues|rabbitmq-upgrade …" >&2; exit 2;;\n'
+                f'node{number} {"|".join(PROGRAMS)} …" >&2; exit 2;;\n'
                 "esac\n"
             )
             file.chmod(0o755)

@@ -13,7 +13,7 @@ from broker import certificates, reaper
 from broker.base import LOOPBACK, NO_BUSY_WAIT, BrokerError, OwnedBroker, Place, say
 
 PROGRAMS = ("rabbitmqctl",)
-MORE_PROGRAMS = ("rabbitmq-queues", "rabbitmq-upgrade", "rabbitmq-streams")
+MORE_PROGRAMS = tuple(f"rabbitmq-{each}" for each in ("queues", "streams", "upgrade", "plugins"))
 
 
 class PrivateNode(OwnedBroker):

@@ -145,7 +145,8 @@ class Process:
                 assert process.stdin
                 process.stdin.close()
             if self.wanted:
-                self.run.journal.note("ended", who=self.name, status=status)
+                said = {} if status == -signal.SIGKILL else {"said": [*self.last]}
+                self.run.journal.note("ended", who=self.name, status=status, **said)
                 if status != -signal.SIGKILL:
                     time.sleep(1)  # as a supervisor would
 
