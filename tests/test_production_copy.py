@@ -200,7 +200,7 @@ def test_poison_blocks_nobody(
 def test_killed_between_its_work_and(
     run: Run, client: str, payments: BlockingChannel, tmp_path: Path, before: str
 ) -> None:
-    ack = {"pika": "channel.basic_ack(tag)", "aio-pika": "await old.ack()"}[client]
+    ack = {"pika": "channel.basic_ack(tag)", "aio-pika": "await asyncio.gather(old.ack(),"}[client]
     act = ack if before == "the ack" else "database.execute(note,"
     pay(payments, "17", "alice 5")
     victim = run(client, changes={act: f"os.kill(os.getpid(), 9), {act}"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import signal
 import subprocess
 import threading
@@ -13,17 +14,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import broker as brokers
+import pika
 import pytest
 from broker import Broker, OwnedBroker
 from conftest import (
     Starter,
+    altered,
     close_connections,
     connected,
+    declare_payments,
     poll,
     ready,
 )
 from pika.adapters.blocking_connection import BlockingChannel
-from shells.chapters import CLIENTS
+from shells.chapters import CLIENTS, EXAMPLES
 from shells.proxy import Proxy
 from shells.running import Script
 from test_production_worker import (
@@ -330,3 +335,44 @@ def test_connect_robust_needs_the_broker_for_its_first_connection(
     with Proxy(url, "closed") as proxy, closing(Script(script, url=proxy.url)) as robust:
         assert robust.wait() == 1
         assert len(proxy.attempts) == 1
+
+
+# As where the broker is killed just when aiormq has something to send.
+LATE = """import aio_pika
+import aiormq
+
+
+async def late(channel, *_, **__):
+    await channel.connection.close()
+    raise Exception
+
+
+aiormq.channel.Channel.basic_ack = late
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "queue", "waits"),
+    [
+        ("production-worker/worker_reconnecting.py", "orders", "Waiting"),
+        ("production-worker/worker.py", "payments", '"consuming"'),
+        ("cluster/worker.py", "bookings", "Waiting"),
+    ],
+    ids=lambda value: value.replace("/", "-") if value.endswith(".py") else "",
+)
+def test_an_ack_too_late_does_not_end_it(
+    start: Starter, channel: BlockingChannel, tmp_path: Path, where: str, queue: str, waits: str
+) -> None:
+    """Even though aiormq may raise a bare Exception then, which no list of errors has."""
+    chapter, name = where.split("/")
+    copy = altered(chapter, "aio-pika", name, "import aio_pika\n", LATE, tmp_path)
+    shutil.copy(EXAMPLES / "production-worker/aio-pika/handler.py", tmp_path)
+    declare_payments(channel)
+    channel.queue_declare("bookings", durable=True)
+    (port,) = brokers.free_ports(1)
+    own = {"DATABASE": str(tmp_path / "own.sqlite3"), "HTTP_PORT": str(port)}
+    script = start("", "", str(copy), **own).wait_for(waits)
+    its = pika.BasicProperties(message_id="17", delivery_mode=2)
+    channel.basic_publish("", queue, b"alice 5", its, mandatory=True)
+    script.wait_for(waits, 2)
+    assert script.process.poll() is None

@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-ACK = r" *(await message\.ack\(\)|channel\.basic_ack\(.*\))  # after the commit\n"
+NO_ACK = [
+    ("pika/worker.py", r" *channel\.basic_ack\(.*\)  # after the commit\n", ""),
+    ("aio-pika/worker.py", r"message\.ack\(\)  # after the commit", "asyncio.sleep(0)"),
+]
 BROKEN: dict[str, list[tuple[str, str, str]]] = {
     "acks early": [
-        ("worker.py", ACK, ""),
+        *NO_ACK,
         (
             "pika/worker.py",
             r"( +)outcome = book",
@@ -21,7 +24,7 @@ BROKEN: dict[str, list[tuple[str, str, str]]] = {
         ("aio-pika/worker.py", r"( +)outcome = book", r"\1await message.ack()\n\g<0>"),
     ],
     "automatic acks": [
-        ("worker.py", ACK, ""),
+        *NO_ACK,
         ("pika/worker.py", r"consume\(QUEUE", "consume(QUEUE, auto_ack=True"),
         ("aio-pika/worker.py", r"queue\.iterator\(", "queue.iterator(no_ack=True"),
     ],

@@ -13,12 +13,11 @@ import signal
 import sqlite3
 import sys
 import time
-from contextlib import suppress
 from typing import Any
 
 import aio_pika
 from aio_pika.connection import make_url
-from aio_pika.exceptions import AMQPError, ChannelInvalidStateError
+from aio_pika.exceptions import AMQPError
 
 AMQP_URL = os.environ.get("AMQP_URL", "amqp://guest:guest@localhost/") or "no"
 AMQP_URLS = os.environ.get("AMQP_URLS") or AMQP_URL  # url,url,…: the nodes
@@ -58,16 +57,17 @@ async def work(connection: Any, channel: Any, database: Any) -> None:
     queue = await channel.get_queue(QUEUE)
     amqp = await channel.get_underlay_channel()  # knows how it ends
     amqp.on_consumer_cancel_callbacks.add(lambda _: connection.close())
-    with suppress(ChannelInvalidStateError):  # an ack too late
-        async for message in queue.iterator():
-            try:
-                outcome = book(database, message.message_id, message.body)
-                await message.ack()  # after the commit
-            except (ValueError, OverflowError) as error:
-                outcome = f"Set aside: {error!r}"
-                await message.nack(requeue=False)
-            again = " (redelivered)" if message.redelivered else ""
-            print(f" [x] {outcome}{again}")
+    async for message in queue.iterator():
+        try:
+            outcome = book(database, message.message_id, message.body)
+            settled = message.ack()  # after the commit
+        except (ValueError, OverflowError) as error:
+            outcome = f"Set aside: {error!r}"
+            settled = message.nack(requeue=False)
+        # What is too late fails; how the channel ended tells why.
+        await asyncio.gather(settled, return_exceptions=True)
+        again = " (redelivered)" if message.redelivered else ""
+        print(f" [x] {outcome}{again}")
     end = await asyncio.gather(amqp.closing, return_exceptions=True)
     raise ConnectionError(end[0].args or "the broker ended the consumer")
 

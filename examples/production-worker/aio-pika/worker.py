@@ -144,7 +144,7 @@ async def deal_with(channel: Any, messages: Any, old: Any, task: Any) -> None:
         await messages.close()  # before an ack that brings another task
     if not task.done():
         task.cancel()
-        await old.nack()
+        await asyncio.gather(old.nack(), return_exceptions=True)
         return log("given back", logging.WARNING, key=old.message_id)
     faulthandler.cancel_dump_traceback_later()  # the rest may take longer
     error, more = task.exception(), {"key": old.message_id}
@@ -162,7 +162,7 @@ async def deal_with(channel: Any, messages: Any, old: Any, task: Any) -> None:
         log("failed" if dead else "retried", level, **more, error=failure)
     else:
         log(task.result(), **more)
-    await old.ack()
+    await asyncio.gather(old.ack(), return_exceptions=True)  # or too late
 
 
 async def work(connection: Any, channel: Any, queue: Any, db: Any) -> None:
