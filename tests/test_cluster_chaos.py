@@ -50,7 +50,7 @@ def again(at: float, redelivered: bool) -> dict[str, Any]:
 
 
 TRYING = {"at": 1.05, "event": "trying", "who": "p"}
-KILLED = {"at": 5, "event": "ended", "who": "w"}
+KILLED = {"at": 5, "event": "ended", "who": "w", "status": -9}
 FROZEN = {"at": 2, "event": "fault", "number": 1, "kind": "node paused", "who": "node"}
 SENT_TWICE = {"at": 1.3, "event": "given", "task": "o-a", "to": "p"}
 
@@ -100,6 +100,10 @@ def test_a_good_journal_is_good() -> None:
         "its own loss, long after": (
             journal({**TRYING, "who": "v", "at": 13}, again(9, False)),
             {"unexplained": ["o-a"]},
+        ),
+        "a worker that gave up": (
+            journal({**KILLED, "status": 1}),
+            {"given_up": ["w"]},
         ),
         "a killed node has not both": (
             journal({**FROZEN, "kind": "node killed"}, again(9, False)),

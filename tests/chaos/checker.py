@@ -6,7 +6,7 @@ JSON lines, each with `at` (seconds) and `event`:
     given      task, to           a publisher was given a task to send
     confirmed  task, by           it says that the broker has it
     trying     who                a publisher or worker has lost its connection
-    ended      who                its process is gone
+    ended      who, status        its process is gone; -9: it was killed
     booked     task, by           a worker says that it did it
     again      task, by, redelivered
                                   a worker says that it had been done before
@@ -44,6 +44,7 @@ class Verdict:
     invented: list[str] = field(default_factory=list)
     unexplained: list[str] = field(default_factory=list)
     reordered: list[str] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)  # who ended without being killed
     explained: Counter[str] = field(default_factory=Counter)
     # By kind of fault: the longest time that a task waited for its confirm, and to be done
     # from then on, in each of them.
@@ -52,7 +53,7 @@ class Verdict:
 
     @property
     def wrong(self) -> dict[str, list[str]]:
-        names = ("lost", "doubled", "unsent", "invented", "unexplained", "reordered")
+        names = "lost doubled unsent invented unexplained reordered given_up".split()
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
 
@@ -75,6 +76,7 @@ def check(lines: Iterable[str]) -> Verdict:
     for prefix in sorted(event["prefix"] for event in by_kind["ordered"]):
         mine = [task for task in effects if task.startswith(prefix)]
         verdict.reordered += [task for before, task in pairwise(mine) if task < before]
+    verdict.given_up = [each["who"] for each in by_kind["ended"] if each.get("status", -9) != -9]
     causes = Causes(by_kind)
     for event in by_kind["again"]:
         if cause := causes.of(event):
