@@ -53,7 +53,7 @@ class Verdict:
 
     @property
     def wrong(self) -> dict[str, list[str]]:
-        names = "lost doubled unsent invented unexplained reordered given_up".split()
+        names = ["lost", "doubled", "unsent", "invented", "unexplained", "reordered", "given_up"]
         return {name: getattr(self, name) for name in names if getattr(self, name)}
 
 
