@@ -7,7 +7,7 @@ import json
 import pika
 from broker.cluster import Cluster
 from conftest import connected, poll, ready
-from shells.chapters import EXAMPLES
+from shells.chapters import EXAMPLES, said
 from test_cluster import run
 
 SHOVEL = json.loads((EXAMPLES / "cluster/shovel.json").read_text())
@@ -20,7 +20,9 @@ def test_a_shovel_keeps_what_the_other_side_does_not_take(cluster: Cluster) -> N
     api = cluster.node(1)
     api.call_api("PUT", "vhosts/east")
     here, there = cluster.urls[0], f"{cluster.urls[0]}east"
-    kept = {"x-queue-type": "quorum"}
+    kept: dict[str, str | int] = {"x-queue-type": "quorum"}
+    if [int(part) for part in cluster.version.split(".")[:2]] < [4, 3]:
+        kept["x-delivery-limit"] = int(said("cluster-beyond", r"an ``x-delivery-limit`` of (-\d)"))
     full = {"x-max-length": FEW, "x-overflow": "reject-publish"}
     with connected(here) as source, connected(there) as target:
         source.queue_declare(SHOVEL["src-queue"], durable=True, arguments=kept)
